@@ -1,0 +1,1 @@
+"""Every published figure: its command, its configuration, its log, and the rival's case."""

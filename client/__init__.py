@@ -1,0 +1,1 @@
+"""The edge: the ClientApp, the devices that it serves, and how they learn."""

@@ -1,0 +1,58 @@
+"""The `fedstill` command: rooms register their subcommands as entry points, so none imports another's dependencies."""
+
+import importlib.metadata
+import os
+import sys
+
+import click
+import typer
+from rich.console import Console
+
+from fedstill.errors import FedstillError
+
+# No call leaves for hosts that the user did not name: Flower and Ray would ask theirs otherwise.
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+GROUP = "fedstill.commands"
+
+app = typer.Typer(
+    name="fedstill",
+    help="Federated multi-device distillation for the edge: only soft labels travel.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; errors meant for people become one line and exit code 2."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        entry.load()(app)
+    try:
+        app(standalone_mode=False)
+    except FedstillError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {error}", markup=False)
+        sys.exit(2)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        Console(stderr=True).print("fedstill: stopped; continue with --resume --out <the run folder>", markup=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

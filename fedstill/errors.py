@@ -1,0 +1,47 @@
+"""Errors that people read: one line saying what, where and what to do.
+
+FedstillError           ends a command with exit code 2
+├── ConfigError         unknown scenario or key, value out of range
+├── DataError           missing, corrupt or too small data
+├── RunFolderError      run folder in use, not resumable, or of another configuration
+├── QuorumError         fewer usable replies than the round needs
+├── ExportError         a student that does not survive export or quantization
+└── PacketError         a packet refused; the round goes on without it
+    └── StaleCacheError a packet that extends a cache version which its receiver does not hold
+"""
+
+
+class FedstillError(Exception):
+    """Base of all errors that carry a message for the user."""
+
+
+class ConfigError(FedstillError):
+    """The configuration can't be used as it is."""
+
+
+class DataError(FedstillError):
+    """The data can't be used as they are."""
+
+
+class RunFolderError(FedstillError):
+    """The run folder can't be used for this command."""
+
+
+class QuorumError(FedstillError):
+    """A round got fewer usable replies than its quorum."""
+
+
+class ExportError(FedstillError):
+    """A student can't be exported, quantized or verified."""
+
+
+class PacketError(FedstillError):
+    """A packet of soft labels is refused, with the reason."""
+
+
+class StaleCacheError(PacketError):
+    """The packet extends another cache version than the receiver holds."""
+
+    def __init__(self, held: int, base: int) -> None:
+        super().__init__(f"packet extends cache version {base}, this cache is at version {held}")
+        self.held = held

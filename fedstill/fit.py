@@ -1,0 +1,29 @@
+"""How to fit a model, without torch: what settings resolve to."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How to fit a model for a number of steps.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: samples per step.
+        learning_rate: peak learning rate.
+        optimizer: `adam` (AdamW) or `sgd` (momentum 0.9, Nesterov).
+        weight_decay: decoupled for adam.
+        decay: `cosine` to zero over the steps, or `constant`.
+        augment: `full` shifts and mirrors images as the task allows, `flip` only mirrors them.
+        freeze_statistics: keep BatchNorm's running statistics and normalize with them.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    decay: Literal["cosine", "constant"] = "constant"
+    augment: Literal["none", "flip", "full"] = "full"
+    freeze_statistics: bool = False

@@ -1,0 +1,7 @@
+"""Federated distillation for Flower: a Strategy for the ServerApp and a helper for the ClientApp that answers it."""
+
+from fedstill.flower.client import answer, answer_alone, describe
+from fedstill.flower.strategy import FederatedDistillation, RoundPolicy
+from fedstill.rounds import DeviceAnswer
+
+__all__ = ["DeviceAnswer", "FederatedDistillation", "RoundPolicy", "answer", "answer_alone", "describe"]

@@ -1,0 +1,97 @@
+"""How requests and answers of a host's devices lie in Flower messages.
+
+A request names for each device one of the packets that the message carries, so that devices behind one host share the
+bytes of an equal packet. Nothing but packets, device metrics and reasons of refusal travels: no array records at all.
+"""
+
+from collections.abc import Mapping
+
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedstill.rounds import DeviceAnswer
+
+TRAIN = "train.distill"
+QUERY = "query.devices"
+
+
+def pack_requests(requests: Mapping[int, bytes]) -> RecordDict:
+    """Return the content of a message to a host: its devices' requests, equal ones once."""
+    index: dict[bytes, int] = {}
+    named = {str(device): index.setdefault(request, len(index)) for device, request in requests.items()}
+    packets = {str(place): request for request, place in index.items()}
+    return RecordDict({"devices": ConfigRecord({**named}), "packets": ConfigRecord({**packets})})
+
+
+def unpack_requests(content: RecordDict) -> dict[int, bytes]:
+    """Return the requests of a message by device.
+
+    Raises:
+        ValueError: the content is not of the form that `pack_requests` makes.
+    """
+    try:
+        packets = content.config_records["packets"]
+        devices = content.config_records["devices"]
+        requests = {int(device): packets[str(place)] for device, place in devices.items()}
+    except KeyError as error:
+        raise ValueError(f"message has no {error}") from error
+    if not all(isinstance(request, bytes) for request in requests.values()):
+        raise ValueError("a request is not bytes")
+    return {device: bytes(request) for device, request in requests.items() if isinstance(request, bytes)}
+
+
+def packet_bytes(content: RecordDict) -> int:
+    """Return how many bytes of packets a message's content really carries."""
+    packets = content.config_records.get("packets", ConfigRecord())
+    return sum(len(packet) for packet in packets.values() if isinstance(packet, bytes))
+
+
+def pack_answers(answers: Mapping[int, DeviceAnswer]) -> RecordDict:
+    """Return the content of a host's reply."""
+    packets = {str(device): answer.packet for device, answer in answers.items() if not answer.refusal}
+    refusals = {str(device): answer.refusal for device, answer in answers.items() if answer.refusal}
+    held = {str(device): answer.held_version for device, answer in answers.items() if answer.refusal}
+    metrics = {
+        f"{device}.{name}": float(value) for device, answer in answers.items() for name, value in answer.metrics.items()
+    }
+    return RecordDict(
+        {
+            "packets": ConfigRecord({**packets}),
+            "refusals": ConfigRecord({**refusals}),
+            "held": ConfigRecord({**held}),
+            "metrics": MetricRecord({**metrics}),
+        }
+    )
+
+
+def unpack_answers(content: RecordDict) -> dict[int, DeviceAnswer]:
+    """Return the answers of a host's reply by device; what is malformed becomes a refusal.
+
+    Raises:
+        ValueError: the reply has not the form that `pack_answers` makes.
+    """
+    records = content.config_records
+    answers: dict[int, DeviceAnswer] = {}
+    metrics: dict[int, dict[str, float]] = {}
+    for key, value in content.metric_records.get("metrics", MetricRecord()).items():
+        device, _, name = key.partition(".")
+        if device.isdigit() and isinstance(value, int | float):
+            metrics.setdefault(int(device), {})[name] = float(value)
+    for device, packet in records.get("packets", ConfigRecord()).items():
+        if not isinstance(packet, bytes):
+            raise ValueError(f"packet of device {device} is not bytes")
+        answers[int(device)] = DeviceAnswer(packet, metrics.get(int(device), {}))
+    held = records.get("held", ConfigRecord())
+    for device, reason in records.get("refusals", ConfigRecord()).items():
+        version = held.get(device, 0)
+        answers[int(device)] = DeviceAnswer(
+            b"", {}, str(reason)[:500] or "refused", version if isinstance(version, int) else 0
+        )
+    return answers
+
+
+def devices_of(reply: Message) -> dict[int, str]:
+    """Return the device classes by device that a host's reply to `QUERY` names; empty when it names none."""
+    if reply.has_error():
+        return {}
+    named = reply.content.config_records.get("devices", ConfigRecord())
+    return {int(device): str(name) for device, name in named.items() if device.isdigit()}

@@ -1,0 +1,237 @@
+"""Federated distillation as a Flower Strategy: only soft labels travel, one message each way per host and round.
+
+A round: rediscover the nodes, ask new ones which devices they carry, send each host its devices' requests with an
+explicit ttl, take what comes within the timeout, check every packet, hold the quorum, and hand the votes to `conclude`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedstill.consensus import Votes, mean
+from fedstill.errors import PacketError, QuorumError
+from fedstill.exchange import ServerExchange
+from fedstill.flower.adapter import serialize
+from fedstill.flower.messages import (
+    QUERY,
+    TRAIN,
+    devices_of,
+    pack_requests,
+    packet_bytes,
+    unpack_answers,
+)
+from fedstill.rounds import RoundReplies, Traffic
+from fedstill.soft_labels import SoftLabels
+
+log = logging.getLogger("fedstill")
+
+Conclude = Callable[[RoundReplies], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RoundPolicy:
+    """When a round counts.
+
+    Attributes:
+        expected: devices that the run expects; 0: those that show up in the first round.
+        quorum: share of the expected devices whose answers a round needs, in (0, 1].
+        timeout: seconds to wait for answers, and at the start for hosts.
+        ttl: seconds after which a host no longer starts on a message.
+    """
+
+    expected: int = 0
+    quorum: float = 0.5
+    timeout: float = 3600.0
+    ttl: float = 3600.0
+
+
+class FederatedDistillation(Strategy):
+    """Exchange soft labels about a shared proxy set with whatever hosts the grid has.
+
+    Args:
+        exchange: the server's half: draws, caches, packets.
+        conclude: makes a round's answers into knowledge and returns the round's metrics; it publishes the consensus
+            and writes the checkpoint. Default: publish the mean over those who answered.
+        policy: quorum and waiting.
+        first_round: the first round to run, more than 1 on resume.
+    """
+
+    def __init__(
+        self,
+        exchange: ServerExchange,
+        conclude: Conclude | None = None,
+        policy: RoundPolicy | None = None,
+        first_round: int = 1,
+    ) -> None:
+        self.exchange = exchange
+        self.conclude = conclude if conclude is not None else self._publish_mean
+        self.policy = policy if policy is not None else RoundPolicy()
+        self.first_round = first_round
+        self.traffic = Traffic()
+        self.device_classes: dict[int, str] = {}
+        self._hosts: dict[int, list[int]] = {}
+
+    def summary(self) -> None:
+        """Log what this strategy exchanges."""
+        log.info("%d proxy samples a round, quorum %.0f %%", self.exchange.per_round, 100 * self.policy.quorum)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds from `first_round` to `num_rounds`.
+
+        Overrides Flower's own loop: there are no arrays to send (`initial_arrays` and the configs stay unused), a run
+        starts where its checkpoint ends, and a round below its quorum ends the run instead of passing unnoticed.
+
+        Raises:
+            QuorumError: a round got fewer usable answers than its quorum.
+        """
+        self.summary()
+        result = Result()
+        nothing, config = ArrayRecord(), ConfigRecord()
+        for round_number in range(self.first_round, num_rounds + 1):
+            messages = list(self.configure_train(round_number, nothing, config, grid))
+            replies = grid.send_and_receive(messages, timeout=min(timeout, self.policy.timeout))
+            _, metrics = self.aggregate_train(round_number, replies)
+            if metrics is not None:
+                result.train_metrics_clientapp[round_number] = metrics
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message per host with the requests of its devices."""
+        self._discover(grid)
+        for node, devices in sorted(self._hosts.items()):
+            requests = {device: self.exchange.request(device, server_round) for device in devices}
+            for device, request in requests.items():
+                self.traffic.add_downlink(device, len(request))
+            content = pack_requests(requests)
+            message = Message(content, node, TRAIN, ttl=self.policy.ttl, group_id=str(server_round))
+            self.traffic.add_message(len(serialize(message)), packet_bytes(content))
+            yield message
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check all answers, hold the quorum and conclude the round."""
+        votes: dict[int, SoftLabels] = {}
+        metrics: dict[int, Mapping[str, float]] = {}
+        refused: dict[int, str] = {}
+        for reply in replies:
+            if reply.has_error():
+                # Code 5 comes from the SuperLink itself, so the source does not say which host is gone.
+                log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
+                continue
+            self.traffic.add_message(len(serialize(reply)), packet_bytes(reply.content))
+            self._take(server_round, reply, votes, metrics, refused)
+        missing = [device for device in self.device_classes if device not in votes and device not in refused]
+        refused.update(dict.fromkeys(missing, "no answer"))
+        for device, reason in sorted(refused.items()):
+            log.warning("round %d: device %d: %s", server_round, device, reason)
+        expected = self.policy.expected or len(self.device_classes)
+        needed = max(1, math.ceil(self.policy.quorum * expected))
+        if len(votes) < needed:
+            raise QuorumError(
+                f"round {server_round}: {len(votes)} usable answers from {expected} devices, the quorum is {needed}"
+                + (f"; first refusal: {next(iter(sorted(refused.items())))[1]}" if refused else "")
+                + "; check the devices, then continue with --resume"
+            )
+        round_replies = RoundReplies(
+            round_number=server_round,
+            ids=self.exchange.ids(server_round),
+            votes=dict(sorted(votes.items())),
+            metrics=dict(sorted(metrics.items())),
+            refused=refused,
+            device_classes=self.device_classes,
+        )
+        concluded = self.conclude(round_replies)
+        return None, MetricRecord({key: float(value) for key, value in concluded.items()})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return no message: local evaluation rides along with training."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, as nothing was asked."""
+        return None
+
+    def _take(
+        self,
+        round_number: int,
+        reply: Message,
+        votes: dict[int, SoftLabels],
+        metrics: dict[int, Mapping[str, float]],
+        refused: dict[int, str],
+    ) -> None:
+        own_devices = self._hosts.get(reply.metadata.src_node_id, [])
+        try:
+            answers = unpack_answers(reply.content)
+        except ValueError as error:
+            refused.update({device: str(error) for device in own_devices})
+            return
+        for device, answer in answers.items():
+            if device not in own_devices:
+                log.warning("round %d: a host answered for device %d, which is not its own", round_number, device)
+                continue
+            self.traffic.add_uplink(device, len(answer.packet))
+            if answer.refusal:
+                refused[device] = answer.refusal
+                self.exchange.acknowledged[device] = max(0, min(answer.held_version, self.exchange.cache.version))
+                continue
+            try:
+                votes[device] = self.exchange.accept(device, round_number, answer.packet)
+                metrics[device] = answer.metrics
+            except PacketError as error:
+                refused[device] = str(error)
+
+    def _discover(self, grid: Grid) -> None:
+        """Learn which hosts are there and which devices they carry; wait for the quorum as long as `timeout`."""
+        expected = self.policy.expected or 1
+        needed = math.ceil(self.policy.quorum * expected)
+        deadline = time.monotonic() + self.policy.timeout
+        while True:
+            nodes = set(grid.get_node_ids())
+            self._hosts = {node: devices for node, devices in self._hosts.items() if node in nodes}
+            unknown = sorted(nodes - self._hosts.keys())
+            if unknown:
+                queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
+                self._register(grid.send_and_receive(queries, timeout=self.policy.timeout))
+            known = sum(len(devices) for devices in self._hosts.values())
+            if known >= needed or time.monotonic() > deadline:
+                return
+            time.sleep(0.2)
+
+    def _register(self, replies: Iterable[Message]) -> None:
+        for reply in replies:
+            devices = devices_of(reply)
+            for host, carried in self._hosts.items():
+                self._hosts[host] = [device for device in carried if device not in devices]
+            if devices:
+                self._hosts[reply.metadata.src_node_id] = sorted(devices)
+                self.device_classes.update(devices)
+
+    def _publish_mean(self, replies: RoundReplies) -> Mapping[str, float]:
+        consensus = mean(Votes.stack(replies.ids, replies.votes))
+        covered = consensus.covered
+        self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
+        return {"answers": float(len(replies.votes)), "covered": float(np.mean(covered))}
+
+
+__all__ = ["FederatedDistillation", "RoundPolicy"]

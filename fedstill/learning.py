@@ -1,0 +1,185 @@
+"""How teacher and students learn and predict: shared loops in torch, each driven by its own random stream.
+
+Everything here runs on one thread and takes its randomness from an explicit generator, so that the same seed gives the
+same weights in any process.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedstill.fit import Fit
+from fedstill.soft_labels import Floats, Ints
+from fedstill.tasks import Images, Task
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+State = dict[str, Tensor]
+
+
+def generator(seed: int) -> torch.Generator:
+    """Return a torch generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def normalize(images: Images, task: Task) -> Tensor:
+    """Scale uint8 images to float32 with the task's fixed constants `[samples, channels, height, width]`."""
+    return _normalized(torch.from_numpy(np.array(images)), task)
+
+
+def _normalized(images: Tensor, task: Task) -> Tensor:
+    mean = torch.tensor(task.mean).view(1, -1, 1, 1)
+    std = torch.tensor(task.std).view(1, -1, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+def augmented(images: Tensor, task: Task, rng: torch.Generator, *, shift: bool = True) -> Tensor:
+    """Shift each uint8 image by up to `task.shift` pixels (edges repeat zeros) and mirror half where the task allows."""
+    count, channels, height, width = images.shape
+    if task.shift and shift:
+        padded = F.pad(images, (task.shift,) * 4)
+        top = torch.randint(0, 2 * task.shift + 1, (count, 1), generator=rng)
+        left = torch.randint(0, 2 * task.shift + 1, (count, 1), generator=rng)
+        rows = (top + torch.arange(height)).view(count, 1, height, 1)
+        columns = (left + torch.arange(width)).view(count, 1, 1, width)
+        if task.flip:
+            mirrored = torch.rand(count, generator=rng).view(count, 1, 1, 1) < 0.5
+            columns = torch.where(mirrored, columns.flip(3), columns)
+        samples = torch.arange(count).view(count, 1, 1, 1)
+        return padded[samples, torch.arange(channels).view(1, channels, 1, 1), rows, columns]
+    if task.flip:
+        mirrored = torch.rand(count, generator=rng).view(count, 1, 1, 1) < 0.5
+        return torch.where(mirrored, images.flip(3), images)
+    return images
+
+
+def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> nn.Module:
+    """Build a model whose initial weights depend on `seed` only, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture(task).to(memory_format=torch.channels_last)
+
+
+def state_of(model: nn.Module) -> State:
+    """Return a copy of a model's parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of trained parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def logits(model: nn.Module, images: Images, task: Task, batch: int = 256) -> Tensor:
+    """Return logits about un-augmented images in eval mode `[samples, classes]`."""
+    model.eval()
+    parts = [model(normalize(images[start : start + batch], task)) for start in range(0, len(images), batch)]
+    return torch.cat(parts) if parts else torch.zeros(0, task.classes)
+
+
+def predict(model: nn.Module, images: Images, task: Task) -> Floats:
+    """Return class probabilities about un-augmented images in eval mode `[samples, classes]`."""
+    probabilities: Floats = F.softmax(logits(model, images, task), dim=1).numpy()
+    return probabilities
+
+
+def accuracy(model: nn.Module, images: Images, labels: Ints, task: Task) -> float:
+    """Return the share of images whose most probable class is their label."""
+    return float((logits(model, images, task).argmax(dim=1).numpy() == labels).mean())
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A second loss in each step of a fit, on a batch of other samples.
+
+    Attributes:
+        images: uint8 `[samples, channels, height, width]`.
+        targets: labels `[samples]` or soft labels `[samples, classes]`.
+        loss: takes logits and the batch's targets.
+        weight: of this loss beside the main one.
+    """
+
+    images: Images
+    targets: Tensor
+    loss: Loss
+    weight: float
+
+
+def fit(
+    model: nn.Module,
+    images: Images,
+    targets: Tensor,
+    task: Task,
+    how: Fit,
+    loss: Loss,
+    seed: int,
+    anchor: Anchor | None = None,
+) -> None:
+    """Fit `model` in place.
+
+    Args:
+        model: what to train.
+        images: uint8 `[samples, channels, height, width]`.
+        targets: labels `[samples]` or soft labels `[samples, classes]`.
+        task: for normalization and augmentation.
+        how: steps and optimizer.
+        loss: takes logits and the batch's targets.
+        seed: of this fit's random stream.
+        anchor: a second loss in each step, from one forward pass over both batches.
+    """
+    rng = generator(seed)
+    optimizer = _optimizer(model, how)
+    model.train()
+    if how.freeze_statistics:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.eval()
+    pixels = torch.from_numpy(np.array(images))
+    anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
+    anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)
+    for step, rows in zip(range(how.steps), _batches(len(images), how.batch, rng), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(how, step)
+        batch = pixels[rows]
+        if anchor is not None and anchors is not None:
+            anchor_rows = next(anchor_batches)
+            batch = torch.cat([batch, anchors[anchor_rows]])
+        if how.augment != "none":
+            batch = augmented(batch, task, rng, shift=how.augment == "full")
+        logits = model(_normalized(batch, task).contiguous(memory_format=torch.channels_last))
+        value = loss(logits[: len(rows)], targets[rows])
+        if anchor is not None:
+            value = value + anchor.weight * anchor.loss(logits[len(rows) :], anchor.targets[anchor_rows])
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+
+
+def _rate(how: Fit, step: int) -> float:
+    if how.decay == "cosine":
+        return how.learning_rate * (1 + math.cos(math.pi * step / how.steps)) / 2
+    return how.learning_rate
+
+
+def _optimizer(model: nn.Module, how: Fit) -> torch.optim.Optimizer:
+    if how.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), how.learning_rate, momentum=0.9, nesterov=True, weight_decay=how.weight_decay
+        )
+    return torch.optim.AdamW(model.parameters(), how.learning_rate, weight_decay=how.weight_decay)
+
+
+def _batches(samples: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of shuffled rows for ever; a rest smaller than half a batch is left to the next shuffle."""
+    size = min(batch, samples)
+    while True:
+        order = torch.randperm(samples, generator=rng)
+        for start in range(0, samples, size):
+            rows = order[start : start + size]
+            if len(rows) * 2 >= size:
+                yield rows

@@ -1,0 +1,22 @@
+"""Architectures of teachers and students: functions from a task to a fresh torch module that returns logits."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from fedstill.loading import resolve
+from fedstill.models.convnets import ARCHITECTURES
+from fedstill.tasks import Task
+
+Architecture = Callable[[Task], nn.Module]
+
+__all__ = ["ARCHITECTURES", "Architecture", "architecture"]
+
+
+def architecture(name: str) -> Architecture:
+    """Return the built-in architecture of this name, or what `module:object` or `file.py:object` names.
+
+    Raises:
+        ConfigError: there is no such architecture.
+    """
+    return resolve("architecture", name, ARCHITECTURES)

@@ -1,0 +1,74 @@
+"""What a round brought in, and what it cost on the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedstill.soft_labels import Ints, SoftLabels
+
+
+@dataclass(frozen=True)
+class DeviceAnswer:
+    """A device's answer to a request.
+
+    Attributes:
+        packet: serialized soft labels; empty: the request was refused.
+        metrics: what the device measured of itself.
+        refusal: why the request was refused.
+        held_version: cache version that the device holds; told on refusal, so that the server sends what is missing.
+    """
+
+    packet: bytes
+    metrics: Mapping[str, float]
+    refusal: str = ""
+    held_version: int = 0
+
+
+@dataclass
+class Traffic:
+    """Bytes counted on what was really serialized.
+
+    Attributes:
+        uplink: bytes of all packets that each device sent.
+        downlink: bytes of all requests that each device got, a shared consensus counted once per device.
+        messages: Flower messages, both ways.
+        envelope_bytes: serialized size of those messages minus the packet bytes really in them.
+    """
+
+    uplink: dict[int, int] = field(default_factory=dict)
+    downlink: dict[int, int] = field(default_factory=dict)
+    messages: int = 0
+    envelope_bytes: int = 0
+
+    def add_uplink(self, device: int, size: int) -> None:
+        """Count a packet that a device sent."""
+        self.uplink[device] = self.uplink.get(device, 0) + size
+
+    def add_downlink(self, device: int, size: int) -> None:
+        """Count a request that a device got."""
+        self.downlink[device] = self.downlink.get(device, 0) + size
+
+    def add_message(self, size: int, packets: int) -> None:
+        """Count a message of `size` bytes that carries `packets` bytes of packets."""
+        self.messages += 1
+        self.envelope_bytes += size - packets
+
+
+@dataclass(frozen=True)
+class RoundReplies:
+    """All usable answers of a round, and why the others are not.
+
+    Attributes:
+        round_number: from 1.
+        ids: proxy samples that the round is about, ascending `[samples]`.
+        votes: soft labels by device, in ascending order of devices.
+        metrics: what each device measured, by device.
+        refused: why a device's answer is not used, by device.
+        device_classes: class of every known device.
+    """
+
+    round_number: int
+    ids: Ints
+    votes: Mapping[int, SoftLabels]
+    metrics: Mapping[int, Mapping[str, float]]
+    refused: Mapping[int, str]
+    device_classes: Mapping[int, str]

@@ -1,0 +1,1 @@
+"""The cloud: ServerApp, teacher, class students, releases and checkpoints."""

@@ -1,0 +1,49 @@
+"""Checkpoints: one folder per finished round, whole or not there; the newest two are kept."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedstill.files import write_folder
+
+STATE = "state.pt"
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, round_number: int, state: dict[str, Any]) -> None:
+        """Write the state after a round (0: before the first), then drop all but the newest two."""
+        content = io.BytesIO()
+        torch.save(state, content)
+
+        def fill(target: Path) -> None:
+            (target / STATE).write_bytes(content.getvalue())
+
+        write_folder(self._path(round_number), fill)
+        for old in self._finished()[:-2]:
+            shutil.rmtree(old)
+
+    def newest(self) -> dict[str, Any] | None:
+        """Return the newest state, None when no round was finished."""
+        finished = self._finished()
+        if not finished:
+            return None
+        state: dict[str, Any] = torch.load(finished[-1] / STATE, weights_only=True)
+        return state
+
+    def _path(self, round_number: int) -> Path:
+        return self._folder / f"round-{round_number:05d}"
+
+    def _finished(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("round-*") if path.is_dir())

@@ -1,0 +1,307 @@
+"""The server's side of a run: consensus, teacher, class students and checkpoints, round by round."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from fedstill.cache import LabelCache
+from fedstill.consensus import RULES, Consensus, Votes, mixed
+from fedstill.exchange import ServerExchange
+from fedstill.learning import State, accuracy, build, predict
+from fedstill.loading import resolve
+from fedstill.models import architecture
+from fedstill.rng import torch_seed
+from fedstill.rounds import RoundReplies, Traffic
+from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
+from fedstill.soft_labels import Floats, Ints, entropy
+from fedstill.tasks import Images, load_task
+from fedstill.workers import unordered
+from server import students, teacher
+from server.checkpoints import Checkpoints
+
+Row = dict[str, Any]
+
+
+class LabelledImages(Protocol):
+    """Images with their labels."""
+
+    @property
+    def images(self) -> Images:
+        """Uint8 `[samples, channels, height, width]`."""
+
+    @property
+    def labels(self) -> Ints:
+        """Class indices `[samples]`."""
+
+
+class ServerData(Protocol):
+    """What the server holds; an implementation pickles as little more than a path."""
+
+    @property
+    def server(self) -> LabelledImages:
+        """Labelled samples that the teacher trains on."""
+
+    @property
+    def guard(self) -> LabelledImages:
+        """Held-out labelled samples."""
+
+    @property
+    def proxy(self) -> Images:
+        """The proxy set."""
+
+    @property
+    def test(self) -> LabelledImages:
+        """The test set, for reporting only."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a federation is configured to do.
+
+    Attributes:
+        task: reference of the task.
+        seed: run seed.
+        rounds: rounds of the whole run.
+        student_of: architecture of the student by device class.
+        teacher: settings of the teacher.
+        students: settings of the class students.
+        consensus: settings of the consensus.
+        workers: processes that may compute at once.
+    """
+
+    task: str
+    seed: int
+    rounds: int
+    student_of: Mapping[str, str]
+    teacher: TeacherSettings
+    students: StudentSettings
+    consensus: ConsensusSettings
+    workers: int
+
+
+@dataclass
+class Knowledge:
+    """What a federation has learned so far: everything that a checkpoint holds beside the exchange.
+
+    Attributes:
+        round_number: the last finished round.
+        teacher_initial: the teacher before the first round.
+        teacher: the teacher now.
+        students: the class students' states by device class.
+        rows: a row of metrics per finished round.
+        seconds: time spent in rounds.
+    """
+
+    round_number: int
+    teacher_initial: State
+    teacher: State
+    students: dict[str, State]
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def update_teacher(plan: Plan, data: ServerData, state: State, ids: Ints, labels: Floats, round_number: int) -> Any:
+    """Update the teacher; runs in a worker."""
+    return teacher.update(
+        plan.task,
+        plan.teacher,
+        state,
+        (data.proxy[ids], labels),
+        (data.server.images, data.server.labels),
+        (data.guard.images, data.guard.labels),
+        torch_seed(plan.seed, "update", round_number),
+    )
+
+
+def distil_student(
+    plan: Plan, data: ServerData, name: str, state: State, ids: Ints, labels: Floats, round_number: int
+) -> tuple[State, float]:
+    """Distil a class student for one round and measure it; runs in a worker."""
+    architecture_name = plan.student_of[name]
+    new_state = students.distil(
+        plan.task,
+        architecture_name,
+        plan.students,
+        state,
+        data.proxy[ids],
+        labels,
+        round_number,
+        plan.rounds,
+        plan.seed,
+    )
+    return new_state, measure(plan.task, architecture_name, new_state, data.test)
+
+
+def measure(task_name: str, architecture_name: str, state: State, data: LabelledImages) -> float:
+    """Return the accuracy of a state on labelled samples."""
+    task = load_task(task_name)
+    model = build(architecture(architecture_name), task, seed=0)
+    model.load_state_dict(state)
+    return accuracy(model, data.images, data.labels, task)
+
+
+def _work(kind: str, *arguments: Any) -> Any:
+    return update_teacher(*arguments) if kind == "teacher" else distil_student(*arguments)
+
+
+class Federation:
+    """Concludes rounds: the `conclude` of `fedstill.flower.FederatedDistillation`.
+
+    Args:
+        plan: what to do.
+        data: what the server holds.
+        exchange: the server's half of the exchange.
+        checkpoints: where finished rounds are kept.
+        on_round: called with each finished round's row after its checkpoint.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: ServerData,
+        exchange: ServerExchange,
+        checkpoints: Checkpoints,
+        on_round: Callable[[list[Row]], None],
+    ) -> None:
+        self.plan = plan
+        self.data = data
+        self.exchange = exchange
+        self.traffic = Traffic()
+        self._checkpoints = checkpoints
+        self._on_round = on_round
+        self._task = load_task(plan.task)
+        self._rule = resolve("consensus rule", plan.consensus.rule, RULES)
+        self._started = time.monotonic()
+        self.knowledge = self._resume() or self._begin()
+
+    def _begin(self) -> Knowledge:
+        server = self.data.server
+        state = teacher.train_initial(
+            self.plan.task, self.plan.teacher, server.images, np.array(server.labels), self.plan.seed
+        )
+        fresh = {
+            name: students.initial(self.plan.task, architecture_name, self.plan.seed)
+            for name, architecture_name in self.plan.student_of.items()
+        }
+        self.knowledge = Knowledge(0, state, state, fresh)
+        everything = np.arange(len(self.data.proxy), dtype=np.int64)
+        self.exchange.publish(0, everything, self._teacher_labels(everything))
+        self._save()
+        self._started = time.monotonic()
+        return self.knowledge
+
+    def conclude(self, replies: RoundReplies) -> Mapping[str, float]:
+        """Make a round's answers into consensus, teacher and class students, and write the checkpoint."""
+        known = self.knowledge
+        teacher_labels = self._teacher_labels(replies.ids)
+        votes = Votes.stack(replies.ids, replies.votes, teacher_labels)
+        consensus = self._consensus(votes)
+        covered = consensus.covered
+        self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
+        cache = self.exchange.cache
+        ids = cache.known
+        labels = cache.labels[ids]
+        shared = (ids, labels, replies.round_number)
+        names = list(known.students)
+        calls: list[tuple[Any, ...]] = [("teacher", self.plan, self.data, known.teacher, *shared)]
+        calls += [("student", self.plan, self.data, name, known.students[name], *shared) for name in names]
+        results = dict(unordered(_work, calls, self.plan.workers))
+        updated = results[0]
+        distilled = {name: results[place] for place, name in enumerate(names, start=1)}
+        known.teacher = updated.state
+        known.students = {name: state for name, (state, _) in distilled.items()}
+        known.round_number = replies.round_number
+        accuracies = {name: score for name, (_, score) in distilled.items()}
+        row = self._row(replies, votes, consensus, updated, accuracies)
+        known.rows.append(row)
+        now = time.monotonic()
+        known.seconds += now - self._started
+        self._started = now
+        self._save()
+        self._on_round(known.rows)
+        return {"answers": float(len(replies.votes)), "teacher_accuracy": float(row["teacher_accuracy"])}
+
+    def _teacher_labels(self, ids: Ints) -> Floats:
+        model = build(architecture(self.plan.teacher.architecture), self._task, seed=0)
+        model.load_state_dict(self.knowledge.teacher)
+        return predict(model, self.data.proxy[ids], self._task)
+
+    def _consensus(self, votes: Votes) -> Consensus:
+        """Apply the rule and mix in the teacher's share; where nobody voted the teacher stands alone."""
+        from_devices = self._rule(votes)
+        assert votes.teacher is not None
+        share = np.where(from_devices.covered, self.plan.consensus.teacher_weight, 1.0).astype(np.float32)
+        labels = mixed(from_devices.labels, votes.teacher, share)
+        return Consensus(labels, np.ones(len(labels), dtype=np.bool_))
+
+    def _row(
+        self,
+        replies: RoundReplies,
+        votes: Votes,
+        consensus: Consensus,
+        updated: teacher.Updated,
+        accuracies: Mapping[str, float],
+    ) -> Row:
+        by_class: dict[str, list[float]] = {name: [] for name in self.plan.student_of}
+        for device, metrics in replies.metrics.items():
+            if "accuracy" in metrics:
+                by_class.setdefault(replies.device_classes[device], []).append(metrics["accuracy"])
+        teacher_accuracy = measure(self.plan.task, self.plan.teacher.architecture, updated.state, self.data.test)
+        return {
+            "round": replies.round_number,
+            "answers": len(replies.votes),
+            "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
+            "abstained": float(1 - votes.present.mean()),
+            "entropy_before": float(entropy(votes.probabilities)[votes.present].mean()) if votes.present.any() else 0.0,
+            "entropy_after": float(entropy(consensus.labels).mean()),
+            "teacher_accuracy": teacher_accuracy,
+            "teacher_update_kept": updated.kept,
+            "guard_before": updated.guard_before,
+            "guard_after": updated.guard_after,
+            "released_accuracy": dict(accuracies),
+            "device_accuracy": {name: float(np.mean(found)) if found else None for name, found in by_class.items()},
+            "uplink_bytes": sum(self.traffic.uplink.values()),
+            "downlink_bytes": sum(self.traffic.downlink.values()),
+        }
+
+    def _save(self) -> None:
+        known, cache = self.knowledge, self.exchange.cache
+        self._checkpoints.save(
+            known.round_number,
+            {
+                "round": known.round_number,
+                "teacher_initial": known.teacher_initial,
+                "teacher": known.teacher,
+                "students": known.students,
+                "rows": known.rows,
+                "seconds": known.seconds,
+                "labels": torch.from_numpy(cache.labels),
+                "changed": torch.from_numpy(cache.changed),
+                "version": cache.version,
+                "acknowledged": dict(self.exchange.acknowledged),
+                "uplink": dict(self.traffic.uplink),
+                "downlink": dict(self.traffic.downlink),
+                "messages": self.traffic.messages,
+                "envelope_bytes": self.traffic.envelope_bytes,
+            },
+        )
+
+    def _resume(self) -> Knowledge | None:
+        stored = self._checkpoints.newest()
+        if stored is None:
+            return None
+        self.exchange.cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
+        self.exchange.acknowledged = dict(stored["acknowledged"])
+        self.traffic = Traffic(stored["uplink"], stored["downlink"], stored["messages"], stored["envelope_bytes"])
+        return Knowledge(
+            stored["round"],
+            stored["teacher_initial"],
+            stored["teacher"],
+            stored["students"],
+            stored["rows"],
+            stored["seconds"],
+        )

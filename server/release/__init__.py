@@ -1,0 +1,1 @@
+"""From a class student in torch to a quantized ONNX file that was checked in ONNX Runtime."""

@@ -1,0 +1,99 @@
+"""Export of a student to one clean ONNX file: BatchNorm folded, no external data, no trace of the exporting machine."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from fedstill.errors import ExportError
+from fedstill.learning import normalize
+from fedstill.soft_labels import Floats
+from fedstill.tasks import Images, Task
+from server.release.runtime import session
+
+INPUT, OUTPUT = "image", "logits"
+TOLERANCE = 1e-4  # of ONNX logits against torch's, relative to the largest logit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def export(model: nn.Module, task: Task, path: Path) -> None:
+    """Write `model` to `path` as ONNX that takes and returns float32 with a dynamic batch dimension.
+
+    Raises:
+        ExportError: the graph keeps a BatchNormalization or needs a second file.
+    """
+    model.eval()
+    example = torch.zeros(2, *task.input_shape)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None
+    proto = program.model_proto
+    strip(proto)
+    left = {node.op_type for node in proto.graph.node}
+    if "BatchNormalization" in left:
+        raise ExportError(f"{path.name}: a BatchNormalization was not folded into its convolution")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise ExportError(f"{path.name}: the exporter put weights outside the file")
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about its own machine: stack traces with local paths and source lines."""
+    graph = proto.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    for part in (proto, graph, *graph.node, *graph.initializer, *values):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del proto.functions[:]
+    del graph.value_info[:]
+    graph.name = "student"
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+
+
+def check_equal(model: nn.Module, path: Path, task: Task, images: Images) -> float:
+    """Compare the ONNX file with its torch original on real images; return the largest relative difference.
+
+    Raises:
+        ExportError: the difference exceeds `TOLERANCE`.
+    """
+    model.eval()
+    batch = normalize(images, task)
+    with torch.no_grad():
+        expected: Floats = model(batch).numpy()
+    got = session(path.read_bytes()).run([OUTPUT], {INPUT: batch.numpy()})[0]
+    difference = float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
+    if not difference <= TOLERANCE:
+        raise ExportError(f"{path.name}: logits differ from torch by {difference:.2e}, tolerance {TOLERANCE:.0e}")
+    return difference

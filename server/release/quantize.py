@@ -1,0 +1,82 @@
+"""Static int8 quantization (QDQ, activations u8, weights s8 per channel), calibrated on real proxy samples."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from fedstill.errors import ExportError
+from fedstill.learning import normalize
+from fedstill.soft_labels import Floats
+from fedstill.tasks import Images, Task
+from server.release.export import INPUT, strip
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds calibration samples one by one."""
+
+    def __init__(self, batch: Floats) -> None:
+        self._rows = iter(batch)
+
+    def get_next(self) -> dict[str, Floats] | None:
+        row = next(self._rows, None)
+        return None if row is None else {INPUT: row[None]}
+
+
+def quantize(source: Path, target: Path, task: Task, calibration: Images) -> int:
+    """Write the int8 form of `source` to `target` and return how many operators were quantized.
+
+    Args:
+        source: fp32 ONNX file.
+        target: where to write.
+        task: for the normalization of its inputs.
+        calibration: real samples of the task's domain; random noise costs accuracy `[samples, ...]`.
+
+    Raises:
+        ExportError: an operator with weights was left in float.
+    """
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantizer warns about pre-processing on the root logger
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            quant_pre_process(str(source), str(prepared))
+            quantize_static(
+                str(prepared),
+                str(target),
+                _Calibration(normalize(calibration, task).numpy()),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+    finally:
+        root.setLevel(level)
+    proto = onnx.load(target)
+    strip(proto)
+    target.write_bytes(proto.SerializeToString(deterministic=True))
+    quantized, weighted = count_quantized(proto)
+    if quantized == 0 or quantized < weighted:
+        raise ExportError(f"{target.name}: {quantized} of {weighted} operators with weights were quantized")
+    return quantized
+
+
+def count_quantized(proto: onnx.ModelProto) -> tuple[int, int]:
+    """Return how many operators have int8 weights, and how many have weights at all."""
+    int8 = {
+        tensor.name
+        for tensor in proto.graph.initializer
+        if onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) == np.int8
+    }
+    from_int8 = {
+        node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in int8
+    }
+    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED]
+    return sum(1 for node in weighted if node.input[1] in from_int8), len(weighted)

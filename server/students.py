@@ -1,0 +1,54 @@
+"""The server's student of each device class, distilled from soft labels about the proxy set: what gets released."""
+
+from functools import partial
+
+import torch
+
+from fedstill.learning import State, build, fit, state_of
+from fedstill.losses import kd_from_probabilities
+from fedstill.models import architecture
+from fedstill.rng import torch_seed
+from fedstill.schedules import SCHEDULES, progress_of
+from fedstill.settings import StudentSettings
+from fedstill.soft_labels import Floats
+from fedstill.tasks import Images, load_task
+
+
+def initial(task_name: str, student: str, seed: int) -> State:
+    """Return the state of a fresh student, the same for a class student and its teacher-only twin."""
+    return state_of(build(architecture(student), load_task(task_name), torch_seed(seed, "student", student)))
+
+
+def distil(
+    task_name: str,
+    student: str,
+    settings: StudentSettings,
+    state: State,
+    images: Images,
+    labels: Floats,
+    round_number: int,
+    rounds: int,
+    seed: int,
+) -> State:
+    """Distil one round's worth of steps and return the new state.
+
+    Args:
+        task_name: reference of the task.
+        student: its architecture.
+        settings: how to fit.
+        state: the student before.
+        images: proxy samples that have a label.
+        labels: their soft labels `[samples, classes]`.
+        round_number: from 1; with `rounds` it gives the temperature and the learning rate.
+        rounds: rounds of the whole run.
+        seed: run seed.
+    """
+    task = load_task(task_name)
+    model = build(architecture(student), task, seed=0)
+    model.load_state_dict(state)
+    wanted = settings.temperature
+    temperature = SCHEDULES[wanted.schedule](progress_of(round_number, rounds), wanted.start, wanted.end)
+    loss = partial(kd_from_probabilities, temperature=temperature)
+    stream = torch_seed(seed, "distil", student, round_number)
+    fit(model, images, torch.from_numpy(labels), task, settings.distil.of(len(labels)), loss, stream)
+    return state_of(model)

@@ -1,0 +1,1 @@
+"""Virtual fleets on one machine: scenarios, partitions, engines, references and reports."""

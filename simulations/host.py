@@ -1,0 +1,82 @@
+"""A simulated host: carries every n-th virtual device and computes them in worker processes."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from client.device import Device, DeviceData
+from fedstill.rounds import DeviceAnswer
+from fedstill.tasks import load_task
+from fedstill.workers import ordered
+from simulations.scenario import Scenario
+from simulations.setup import Setup, setup_from
+from simulations.shelf import Shelf, open_shelf
+
+
+@lru_cache(maxsize=4)
+def _shelf(folder: Path) -> Shelf:
+    return Shelf(folder)
+
+
+def device_data(shelf: Shelf, number: int) -> DeviceData:
+    """Return what a virtual device learns from; its evaluation is on the global test set."""
+    private = shelf.of_device(number)
+    return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
+
+
+def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Device:
+    """Return virtual device `number` of a scenario."""
+    task = load_task(scenario.task)
+    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    return Device(
+        number=number,
+        student=kind.student,
+        task=task,
+        context=shelf.context(scenario.seed, task.classes),
+        settings=scenario.device,
+        uplink=scenario.exchange.uplink,
+        data=device_data(shelf, number),
+        folder=folder / f"device-{number:05d}",
+    )
+
+
+def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
+    """Let one device answer a request; runs in a worker."""
+    shelf = _shelf(setup.assets)
+    return make_device(setup.scenario, shelf, number, setup.device_states).answer(request)
+
+
+class SimulatedHost:
+    """Host number `place` of `hosts`.
+
+    Args:
+        setup: the run.
+        place: from 0.
+        hosts: how many hosts share the devices.
+    """
+
+    def __init__(self, setup: Setup, place: int, hosts: int) -> None:
+        self._setup = setup
+        classes = setup.scenario.classes_of_devices()
+        self._devices = {number: classes[number] for number in range(place, len(classes), hosts)}
+        open_shelf(setup.assets, setup.scenario)
+
+    def devices(self) -> Mapping[int, str]:
+        """Return the classes of this host's devices by device."""
+        return self._devices
+
+    def answer(self, requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+        """Return the devices' answers; devices with most samples start first, so that workers end together."""
+        numbers = [number for number in requests if number in self._devices]
+        sizes = _shelf(self._setup.assets).partition
+        numbers.sort(key=lambda number: (-len(sizes[number]), number))
+        calls = [(self._setup, number, requests[number]) for number in numbers]
+        answers = ordered(answer_device, calls, self._setup.workers)
+        return dict(sorted(zip(numbers, answers, strict=True)))
+
+
+def build(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> SimulatedHost:
+    """Build the host of a node: `partition-id` of `num-partitions`, as Flower's simulation numbers them."""
+    setup = setup_from(run_config, int(run_config["run-id"]))
+    return SimulatedHost(setup, int(node_config.get("partition-id", 0)), int(node_config.get("num-partitions", 1)))

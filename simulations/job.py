@@ -1,0 +1,148 @@
+"""The job of a simulated run: what the ServerApp does from nothing to quantized students and a report."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid
+from rich.console import Console
+
+from fedstill.exchange import ServerExchange
+from fedstill.files import write_atomic, write_json
+from fedstill.flower import FederatedDistillation, RoundPolicy
+from fedstill.tasks import load_task
+from fedstill.workers import unordered, use_one_thread
+from server.checkpoints import Checkpoints
+from server.federation import Federation, Plan, Row, measure
+from server.release.student import Released, release
+from simulations.memory import PeakMemory
+from simulations.progress import RunProgress
+from simulations.references import references
+from simulations.report import write_report
+from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, write_config
+from simulations.scenario import dump
+from simulations.setup import Setup, setup_from
+from simulations.shelf import Shelf, open_shelf
+from simulations.summary import summarize
+from simulations.table import print_table
+
+
+def plan_of(setup: Setup) -> Plan:
+    """Return the federation's plan for a scenario."""
+    scenario = setup.scenario
+    return Plan(
+        task=scenario.task,
+        seed=scenario.seed,
+        rounds=scenario.rounds,
+        student_of={name: kind.student for name, kind in scenario.device_classes.items()},
+        teacher=scenario.teacher,
+        students=scenario.students,
+        consensus=scenario.consensus,
+        workers=setup.workers,
+    )
+
+
+def run(grid: Grid, context: Context) -> None:
+    """Run a scenario with the hosts of a grid; everything that comes out lies in the run folder."""
+    setup = setup_from(context.run_config, context.run_id)
+    use_one_thread()
+    console = Console(file=sys.stdout)
+    with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
+        if not (setup.out / CONFIG).exists():
+            write_config(setup.out, dump(setup.scenario))
+        _run(grid, setup, progress, memory)
+    print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)
+
+
+def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
+    started = time.monotonic()
+    scenario = setup.scenario
+    shelf = open_shelf(setup.assets, scenario)
+    plan = plan_of(setup)
+    federation = _federate(grid, setup, shelf, plan, progress)
+    known = federation.knowledge
+    compared: dict[str, float] = {}
+    total = 2 * len(plan.student_of) + scenario.devices
+    for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, setup.out / "references")):
+        if place == 0:
+            progress.stage("references", total, total - left)
+        progress.step(total - left)
+        compared = done
+    released = _release(setup, shelf, plan, federation, progress)
+    initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
+    summary = summarize(
+        setup,
+        known,
+        federation.traffic,
+        compared,
+        released,
+        shelf.proxy_path.stat().st_size,
+        initial,
+        time.monotonic() - started,
+        memory.peak,
+    )
+    facts = {name: found.__dict__ for name, found in released.items()}
+    label_names = load_task(plan.task).label_names
+    write_report(setup.out, summary, known.rows, facts, shelf.partition, shelf.private.labels, label_names)
+    write_json(setup.out / SUMMARY, summary)
+
+
+def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress) -> Federation:
+    scenario = setup.scenario
+    task = load_task(scenario.task)
+    shared = shelf.context(scenario.seed, task.classes)
+    wire = scenario.exchange
+    exchange = ServerExchange(shared, wire.per_round, scenario.rounds, wire.downlink)
+
+    def on_round(rows: list[Row]) -> None:
+        write_atomic(setup.out / ROUNDS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        scores = rows[-1]["released_accuracy"].values()
+        note = f"teacher {rows[-1]['teacher_accuracy']:.3f}, students {min(scores):.3f} to {max(scores):.3f}"
+        progress.step(len(rows), note)
+
+    progress.stage("initial teacher", 1)
+    federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round)
+    progress.step(1)
+    finished = federation.knowledge.round_number
+    progress.stage("rounds", scenario.rounds, finished)
+    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl)
+    strategy = FederatedDistillation(exchange, federation.conclude, policy, first_round=finished + 1)
+    strategy.traffic = federation.traffic
+    strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
+    return federation
+
+
+def _release(
+    setup: Setup, shelf: Shelf, plan: Plan, federation: Federation, progress: RunProgress
+) -> dict[str, Released]:
+    names = list(plan.student_of)
+    progress.stage("export and quantize", len(names))
+    count = min(setup.scenario.students.calibration_samples, len(shelf.proxy))
+    calibration = np.array(shelf.proxy[:count])
+    calls = []
+    for name in names:
+        folder = setup.out / "students" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        state = federation.knowledge.students[name]
+        calls.append((plan.task, name, plan.student_of[name], state, calibration, shelf, folder))
+    released: dict[str, Released] = {}
+    for place, found in unordered(release_student, calls, setup.workers):
+        released[names[place]] = found
+        progress.step(len(released))
+    return {name: released[name] for name in names}
+
+
+def release_student(
+    task: str,
+    name: str,
+    student: str,
+    state: dict[str, object],
+    calibration: np.ndarray,  # type: ignore[type-arg]
+    shelf: Shelf,
+    folder: Path,
+) -> Released:
+    """Release one class student; runs in a worker."""
+    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)  # type: ignore[arg-type]

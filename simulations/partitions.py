@@ -1,0 +1,58 @@
+"""How private data are spread over devices: each rule returns the sample indices of each device."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fedstill.errors import DataError
+from fedstill.soft_labels import Ints
+
+Partition = Callable[[Ints, int, float, int, np.random.Generator], list[Ints]]
+
+
+def dirichlet(labels: Ints, devices: int, alpha: float, min_samples: int, rng: np.random.Generator) -> list[Ints]:
+    """Split each class over the devices by shares from a Dirichlet distribution (Hsu et al. 2019, arXiv 1909.06335).
+
+    Args:
+        labels: class of each private sample `[samples]`.
+        devices: number of devices.
+        alpha: concentration; small values give each device few classes.
+        min_samples: redraw until every device has this many.
+        rng: random stream.
+
+    Raises:
+        DataError: there are too few samples for the devices.
+    """
+    _check_enough(labels, devices, min_samples)
+    for _ in range(1000):
+        parts: list[list[Ints]] = [[] for _ in range(devices)]
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            shares = rng.dirichlet(np.full(devices, alpha))
+            cuts = (np.cumsum(shares)[:-1] * len(members)).round().astype(np.int64)
+            for part, piece in zip(parts, np.split(members, cuts), strict=True):
+                part.append(piece)
+        joined = [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+        if min(len(part) for part in joined) >= min_samples:
+            return joined
+    raise DataError(
+        f"no Dirichlet split with alpha {alpha} gives each of {devices} devices {min_samples} of {len(labels)} samples; "
+        "use fewer devices, a larger partition.alpha or a smaller partition.min_samples"
+    )
+
+
+def iid(labels: Ints, devices: int, alpha: float, min_samples: int, rng: np.random.Generator) -> list[Ints]:
+    """Split at random into parts of equal size; `alpha` is not used."""
+    _check_enough(labels, devices, min_samples)
+    return [np.sort(part).astype(np.int64) for part in np.array_split(rng.permutation(len(labels)), devices)]
+
+
+def _check_enough(labels: Ints, devices: int, min_samples: int) -> None:
+    if len(labels) < devices * min_samples:
+        raise DataError(
+            f"{len(labels)} private samples are too few for {devices} devices with at least {min_samples} each; "
+            "use fewer devices or smaller server, guard and proxy sets"
+        )
+
+
+PARTITIONS: dict[str, Partition] = {"dirichlet": dirichlet, "iid": iid}

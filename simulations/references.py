@@ -1,0 +1,108 @@
+"""What the federation is compared with: local-only training, teacher-only distillation and the central ceiling.
+
+All three use the same architectures, and the first two exactly the steps that the federation's devices and class
+students took. Each result is kept as a file, so that a resumed run does not compute it again.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from client.device import revisit
+from fedstill.files import write_json
+from fedstill.learning import State, accuracy, build, fit, predict
+from fedstill.models import architecture
+from fedstill.rng import torch_seed
+from fedstill.tasks import load_task
+from fedstill.workers import unordered
+from server import students
+from server.federation import Plan, measure
+from simulations.host import device_data
+from simulations.setup import Setup
+from simulations.shelf import Shelf
+
+
+def local_only(setup: Setup, number: int) -> float:
+    """Return the test accuracy of a device that repeats the local training of all rounds without any exchange."""
+    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    task = load_task(scenario.task)
+    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    model = build(architecture(kind.student), task, torch_seed(scenario.seed, "device", number))
+    data = device_data(shelf, number)
+    for round_number in range(1, scenario.rounds + 1):
+        seed = torch_seed(scenario.seed, "revisit", number, round_number)
+        revisit(model, data, task, scenario.device, seed)
+    return accuracy(model, data.test_images, data.test_labels, task)
+
+
+def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
+    """Return the accuracy of a class student distilled from the initial teacher alone.
+
+    Args:
+        setup: the run.
+        plan: of the federation.
+        name: device class.
+        teacher: the initial teacher.
+    """
+    shelf = Shelf(setup.assets)
+    task = load_task(plan.task)
+    model = build(architecture(plan.teacher.architecture), task, seed=0)
+    model.load_state_dict(teacher)
+    labels = predict(model, shelf.proxy, task)
+    student = plan.student_of[name]
+    state = students.initial(plan.task, student, plan.seed)
+    for round_number in range(1, plan.rounds + 1):
+        state = students.distil(
+            plan.task, student, plan.students, state, shelf.proxy, labels, round_number, plan.rounds, plan.seed
+        )
+    return measure(plan.task, student, state, shelf.test)
+
+
+def central(setup: Setup, name: str) -> float:
+    """Return the accuracy of a class's student trained on the server's and all private data, pooled."""
+    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    task = load_task(scenario.task)
+    parts = [shelf.server, shelf.guard, shelf.private]
+    images = np.concatenate([part.images for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    student = scenario.device_classes[name].student
+    model = build(architecture(student), task, torch_seed(scenario.seed, "student", student))
+    how = scenario.central.fit.of(len(labels))
+    seed = torch_seed(scenario.seed, "central", student)
+    fit(model, images, torch.from_numpy(labels), task, how, F.cross_entropy, seed)
+    return accuracy(model, shelf.test.images, shelf.test.labels, task)
+
+
+def _call(key: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:
+    return key, work(*arguments)
+
+
+def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Compute what is missing of all references; yield how many are still to do, and what is known so far.
+
+    Keys are `central.<class>`, `teacher_only.<class>` and `local_only.<device>`.
+    """
+    scenario = setup.scenario
+    calls: dict[str, tuple[Any, ...]] = {}
+    for name in plan.student_of:
+        calls[f"central.{name}"] = (central, setup, name)
+    for name in plan.student_of:
+        calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
+    for number in range(scenario.devices):
+        calls[f"local_only.{number}"] = (local_only, setup, number)
+    done: dict[str, float] = {}
+    for key in calls:
+        path = folder / f"{key}.json"
+        if path.exists():
+            done[key] = json.loads(path.read_text())
+    missing = [(key, *call) for key, call in calls.items() if key not in done]
+    yield len(missing), done
+    for _, (key, value) in unordered(_call, missing, setup.workers):
+        write_json(folder / f"{key}.json", value)
+        done[key] = value
+        yield len(calls) - len(done), done

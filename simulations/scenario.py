@@ -1,0 +1,153 @@
+"""Scenarios: one file says everything about a run; built-in ones lie in `scenarios/`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from fedstill.config import Settings, override, parse, read_toml
+from fedstill.errors import ConfigError
+from fedstill.loading import nearest
+from fedstill.settings import (
+    ConsensusSettings,
+    DeviceSettings,
+    ExchangeSettings,
+    FitSettings,
+    StudentSettings,
+    TeacherSettings,
+)
+
+FOLDER = Path(__file__).parent / "scenarios"
+
+
+class DataSettings(Settings):
+    """How a task's training set is split; test data are never touched."""
+
+    dir: str = ""
+    """Folder with parquet files in the layout of the Hugging Face hub; empty: the hub itself, or none needed."""
+    server_samples: int = Field(gt=0)
+    """Labelled samples of the server, guard included."""
+    guard_samples: int = Field(gt=0)
+    """Those of them that are held out to judge the teacher's updates."""
+    proxy_samples: int = Field(gt=0)
+    """Unlabelled samples that all sides share."""
+    private_samples: int = Field(default=0, ge=0)
+    """Samples of all devices together; 0: all that are left."""
+
+
+class PartitionSettings(Settings):
+    """How private samples are spread over devices."""
+
+    rule: str = "dirichlet"
+    """A built-in rule, or `file.py:object`."""
+    alpha: float = Field(default=0.3, gt=0)
+    """Concentration of the Dirichlet distribution: small is skewed."""
+    min_samples: int = Field(default=10, ge=1)
+    """Samples that each device has at least."""
+
+
+class DeviceClassSettings(Settings):
+    """A class of devices."""
+
+    student: str
+    """Architecture of its student, built-in or `file.py:object`."""
+    share: float = Field(default=1.0, gt=0)
+    """Its share of the devices, relative to the other classes."""
+
+
+class CentralSettings(Settings):
+    """The ceiling: students trained on the server's and all private data pooled."""
+
+    fit: FitSettings
+    """Supervised training."""
+
+
+class Scenario(Settings):
+    """A federated distillation run on virtual devices."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Its name, part of the run folder's."""
+    task: str
+    """What is learned: `module:object` or `file.py:object` of a `fedstill.tasks.Task`."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Everything random derives from it."""
+    rounds: int = Field(ge=1, le=100_000)
+    """Rounds of soft labels."""
+    devices: int = Field(ge=1, le=100_000)
+    """Virtual devices, spread over the classes by their shares."""
+    data: DataSettings
+    partition: PartitionSettings = PartitionSettings()
+    device_classes: dict[str, DeviceClassSettings] = Field(min_length=1)
+    teacher: TeacherSettings
+    device: DeviceSettings
+    consensus: ConsensusSettings = ConsensusSettings()
+    exchange: ExchangeSettings
+    students: StudentSettings
+    central: CentralSettings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scenario":
+        if self.exchange.per_round > self.data.proxy_samples:
+            raise ValueError("exchange.per_round exceeds data.proxy_samples")
+        if self.data.guard_samples >= self.data.server_samples:
+            raise ValueError("data.guard_samples leave no server sample to train on")
+        if self.devices < len(self.device_classes):
+            raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
+        return self
+
+    def classes_of_devices(self) -> list[str]:
+        """Return the class of each device: shares by largest remainder, at least one device in each class."""
+        names = list(self.device_classes)
+        total = sum(kind.share for kind in self.device_classes.values())
+        exact = [self.device_classes[name].share / total * self.devices for name in names]
+        counts = [max(1, int(share)) for share in exact]
+        by_remainder = sorted(range(len(names)), key=lambda place: int(exact[place]) - exact[place])
+        while sum(counts) < self.devices:
+            for place in by_remainder[: self.devices - sum(counts)]:
+                counts[place] += 1
+        while sum(counts) > self.devices:
+            counts[counts.index(max(counts))] -= 1
+        return [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+
+
+def builtin() -> list[str]:
+    """Return the names of the built-in scenarios."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    """Make `file.py:object` references of a scenario file absolute, seen from its own folder."""
+    if isinstance(value, dict):
+        return {key: _absolute(part, folder) for key, part in value.items()}
+    if isinstance(value, str) and ".py:" in value and not value.startswith("/"):
+        return str((folder / value).resolve())
+    return value
+
+
+def load_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
+    """Load a built-in scenario or a scenario file, with `key=value` changes.
+
+    Args:
+        name: a built-in name or a path that ends in `.toml`.
+        changes: assignments such as `partition.alpha=0.1`.
+
+    Raises:
+        ConfigError: unknown scenario or key, with the nearest valid one, or a value out of range.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+    elif name in builtin():
+        path = FOLDER / f"{name}.toml"
+    else:
+        raise ConfigError(f"unknown scenario {name!r}; {nearest(name, builtin())}")
+    raw = _absolute(read_toml(path), path.parent)
+    for change in changes:
+        override(raw, change)
+    return parse(Scenario, _absolute(raw, Path.cwd()), f"scenario {name}")
+
+
+def dump(scenario: Scenario) -> str:
+    """Return a scenario as TOML that `load_scenario` reads back to an equal one."""
+    return tomli_w.dumps(scenario.model_dump())

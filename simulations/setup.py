@@ -1,0 +1,55 @@
+"""What server and hosts of a simulated run both derive from the run configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulations.scenario import Scenario, load_scenario
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run: its scenario, its folder, and how it is computed.
+
+    Attributes:
+        scenario: the resolved scenario.
+        out: the run folder.
+        workers: processes that compute devices and class students on a host.
+        engine: name of the engine, for the summary.
+    """
+
+    scenario: Scenario
+    out: Path
+    workers: int
+    engine: str
+
+    @property
+    def assets(self) -> Path:
+        """Folder with the run's data."""
+        return self.out / "assets"
+
+    @property
+    def device_states(self) -> Path:
+        """Folder with the virtual devices' disks."""
+        return self.out / "devices"
+
+
+def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
+    """Resolve a run configuration.
+
+    Args:
+        run_config: keys `scenario`, `data-dir`, `overrides`, `out`, and from `fedstill simulate` also `workers`, `engine`.
+        run_id: names the run folder when `out` is empty.
+    """
+    changes = [change for change in str(run_config.get("overrides", "")).split(";") if change.strip()]
+    if run_config.get("data-dir"):
+        changes.append(f"data.dir='{Path(str(run_config['data-dir'])).resolve()}'")
+    scenario = load_scenario(str(run_config["scenario"]), changes)
+    out = str(run_config.get("out", "")) or f"runs/{scenario.name}-{run_id}"
+    return Setup(
+        scenario=scenario,
+        out=Path(out).resolve(),
+        workers=int(run_config.get("workers", 1)),
+        engine=str(run_config.get("engine", "flwr")),
+    )

@@ -1,0 +1,169 @@
+"""A run's data on disk, split once and mapped by every process: `assets/` in the run folder.
+
+* server: labelled samples of the server, guard apart: held out from the teacher's training to judge its updates
+* proxy: the unlabelled samples that all sides share; their labels are dropped here, at load
+* private: everything else of the training set, by device
+* test: the task's own test set, for reporting only
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedstill import packet
+from fedstill.errors import DataError
+from fedstill.files import write_folder
+from fedstill.loading import resolve
+from fedstill.rng import stream
+from fedstill.soft_labels import Ints
+from fedstill.tasks import Images, Task, load_task
+from simulations.partitions import PARTITIONS
+from simulations.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with their labels: uint8 `[samples, channels, height, width]` and `[samples]`."""
+
+    images: Images
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folder with a run's data; arrays are mapped when asked for, never copied into messages between processes.
+
+    Attributes:
+        folder: where the arrays lie.
+    """
+
+    folder: Path
+
+    def _labelled(self, name: str) -> Labelled:
+        return Labelled(
+            np.load(self.folder / f"{name}-images.npy", mmap_mode="r"), np.load(self.folder / f"{name}-labels.npy")
+        )
+
+    @cached_property
+    def server(self) -> Labelled:
+        """The server's labelled samples that the teacher trains on."""
+        return self._labelled("server")
+
+    @cached_property
+    def guard(self) -> Labelled:
+        """The server's held-out labelled samples."""
+        return self._labelled("guard")
+
+    @cached_property
+    def test(self) -> Labelled:
+        """The test set."""
+        return self._labelled("test")
+
+    @cached_property
+    def private(self) -> Labelled:
+        """All private samples, of all devices."""
+        return self._labelled("private")
+
+    @property
+    def proxy_path(self) -> Path:
+        """The file of the proxy set, as devices download it."""
+        return self.folder / "proxy-images.npy"
+
+    @cached_property
+    def proxy(self) -> Images:
+        """The proxy set."""
+        images: Images = np.load(self.proxy_path, mmap_mode="r")
+        return images
+
+    @cached_property
+    def partition(self) -> list[Ints]:
+        """Rows of `private` by device."""
+        with np.load(self.folder / "partition.npz") as parts:
+            return [parts[str(device)] for device in range(len(parts.files))]
+
+    def of_device(self, device: int) -> Labelled:
+        """Return a device's private samples."""
+        rows = self.partition[device]
+        return Labelled(self.private.images[rows], self.private.labels[rows])
+
+    def context(self, seed: int, classes: int) -> packet.Context:
+        """Return what all packets of the run share."""
+        digest = hashlib.sha256(self.proxy_path.read_bytes()).digest()[:8]
+        return packet.Context(seed=seed, proxy_digest=digest, proxy_size=len(self.proxy), classes=classes)
+
+
+def split(scenario: Scenario) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """Load the scenario's data and split them by its seed; return the arrays by file name.
+
+    Raises:
+        DataError: the data are missing, corrupt, of the wrong form, or too few.
+        ConfigError: the task or the partition rule is unknown.
+    """
+    task: Task = load_task(scenario.task)
+    data = scenario.data
+    arrays = task.load(Path(data.dir) if data.dir else None)
+    task.check(arrays)
+    total, shared = len(arrays.train_labels), data.server_samples + data.proxy_samples
+    if total <= shared:
+        raise DataError(
+            f"task {task.name} has {total} training samples; data.server_samples + data.proxy_samples = {shared} "
+            "leave none for the devices"
+        )
+    order = stream(scenario.seed, "split").permutation(total)
+    trained = data.server_samples - data.guard_samples
+    edges = [trained, data.server_samples, shared]
+    server, guard, proxy, private = (np.sort(part) for part in np.split(order, edges))
+    if data.private_samples:
+        private = private[np.sort(stream(scenario.seed, "private").permutation(len(private))[: data.private_samples])]
+    labels = arrays.train_labels[private].astype(np.int64)
+    rule = resolve("partition rule", scenario.partition.rule, PARTITIONS)
+    parts = rule(
+        labels,
+        scenario.devices,
+        scenario.partition.alpha,
+        scenario.partition.min_samples,
+        stream(scenario.seed, "partition"),
+    )
+    _check_parts(parts, scenario.devices, len(labels), scenario.partition.rule)
+    files: dict[str, np.ndarray] = {"proxy-images": arrays.train_images[proxy]}  # type: ignore[type-arg]
+    for name, rows in (("server", server), ("guard", guard), ("private", private)):
+        files[f"{name}-images"] = arrays.train_images[rows]
+        files[f"{name}-labels"] = arrays.train_labels[rows].astype(np.int64)
+    files["test-images"], files["test-labels"] = arrays.test_images, arrays.test_labels.astype(np.int64)
+    files.update({f"part-{device}": rows for device, rows in enumerate(parts)})
+    return files
+
+
+def _check_parts(parts: list[Ints], devices: int, samples: int, rule: str) -> None:
+    if len(parts) != devices or any(len(part) == 0 for part in parts):
+        raise DataError(f"partition rule {rule!r} did not give each of {devices} devices a sample")
+    rows = np.concatenate(parts)
+    if rows.min() < 0 or rows.max() >= samples or len(np.unique(rows)) != len(rows):
+        raise DataError(f"partition rule {rule!r} gave a sample twice or one that does not exist")
+
+
+def open_shelf(folder: Path, scenario: Scenario, files: Mapping[str, Any] | None = None) -> Shelf:
+    """Return the shelf in `folder`, filled if it is not there yet.
+
+    Args:
+        folder: where it lies.
+        scenario: what to fill it from.
+        files: what `split` returned, when the caller has it already.
+    """
+    if not folder.is_dir():
+        files = split(scenario) if files is None else files
+
+        def fill(target: Path) -> None:
+            parts = {name.removeprefix("part-"): rows for name, rows in files.items() if name.startswith("part-")}
+            np.savez(target / "partition.npz", **parts)  # type: ignore[arg-type]
+            for name, array in files.items():
+                if not name.startswith("part-"):
+                    np.save(target / f"{name}.npy", array)
+
+        write_folder(folder, fill)
+    return Shelf(folder)

@@ -1,0 +1,47 @@
+"""Checks of a scenario that need the code it names: everything is loaded once before a run folder is begun."""
+
+import torch
+from torch import nn
+
+from fedstill.consensus import RULES
+from fedstill.errors import ConfigError
+from fedstill.learning import build
+from fedstill.loading import resolve
+from fedstill.models import architecture
+from fedstill.tasks import load_task
+from simulations.partitions import PARTITIONS
+from simulations.scenario import Scenario
+
+
+def validate(scenario: Scenario) -> None:
+    """Load the task, all architectures, the partition and the consensus rule that a scenario names.
+
+    Raises:
+        ConfigError: one of them does not exist, or an architecture does not return logits for the task's images.
+    """
+    task = load_task(scenario.task)
+    resolve("partition rule", scenario.partition.rule, PARTITIONS)
+    resolve("consensus rule", scenario.consensus.rule, RULES)
+    named = {"teacher.architecture": scenario.teacher.architecture}
+    named.update({f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()})
+    for place, name in named.items():
+        try:
+            model = build(architecture(name), task, seed=0)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from error
+        _check_logits(place, name, model, task.input_shape, task.classes)
+
+
+def _check_logits(place: str, name: str, model: object, input_shape: tuple[int, int, int], classes: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{place}: {name!r} does not return a torch module")
+    model.eval()
+    try:
+        with torch.no_grad():
+            shape = list(model(torch.zeros(2, *input_shape)).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{place}: {name!r} fails on images of {list(input_shape)}: {error}".splitlines()[0]
+        ) from error
+    if shape != [2, classes]:
+        raise ConfigError(f"{place}: {name!r} returns {shape} for two images, expected [2, {classes}]")

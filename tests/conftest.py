@@ -1,0 +1,61 @@
+"""A scenario small enough to run in seconds, with every part of a real one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedstill.workers import use_one_thread
+from simulations.scenario import Scenario, load_scenario
+
+os.environ.update(
+    {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+
+SMALL = (
+    "rounds=2",
+    "devices=4",
+    "data.private_samples=160",
+    "data.proxy_samples=60",
+    "partition.alpha=5",
+    "exchange.per_round=30",
+    "teacher.initial.epochs=3",
+    "teacher.update.epochs=1",
+    "device.first_digest.epochs=1",
+    "device.digest.epochs=1",
+    "device.revisit.epochs=1",
+    "students.distil.epochs=1",
+    "students.calibration_samples=20",
+    "central.fit.epochs=1",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    use_one_thread()
+
+
+@pytest.fixture
+def small() -> Scenario:
+    """The digits scenario, cut to seconds."""
+    return load_scenario("digits", SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_options() -> list[str]:
+    """Command line options that cut the digits scenario to seconds."""
+    return [part for change in SMALL for part in ("--set", change)]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Keep decoded data out of the user's cache folder."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    yield folder

@@ -1,0 +1,220 @@
+"""The main job, started as a user starts it, on the real digits cut to seconds."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from server.release.runtime import logits
+from simulations.sources import DIGITS, load_digits
+
+COMMAND = [str(Path(sys.executable).parent / "fedstill"), "simulate", "digits"]
+
+
+def simulate(out: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [*COMMAND, "--out", str(out), *options], capture_output=True, text=True, timeout=300, check=False
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Return what DESIGN's promises 3 and 4 are about: summary and rounds without timings, memory and envelopes."""
+    summary = json.loads((out / "summary.json").read_text())
+    for key in ("timing", "peak_rss_bytes", "engine"):
+        del summary[key]
+    for key in ("messages", "envelope_bytes"):
+        del summary["wire"][key]
+    for facts in summary["device_classes"].values():
+        del facts["latency_ms_p50"], facts["latency_fp32_ms_p50"]
+    rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    students = {
+        path.relative_to(out).as_posix(): path.read_bytes() for path in sorted((out / "students").rglob("*.onnx"))
+    }
+    return {"summary": summary, "rounds": rounds, "students": students}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, small_options: list[str]) -> Path:
+    """An undisturbed run with one host and two workers."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    simulate(out, *small_options, "--workers", "2")
+    return out
+
+
+def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> None:
+    names = {path.name for path in reference.iterdir()}
+    assert {"summary.json", "rounds.jsonl", "config.toml", "students", "checkpoints", "report.html"} <= names
+    summary = json.loads((reference / "summary.json").read_text())
+    assert list(summary) == [
+        "scenario",
+        "seed",
+        "rounds",
+        "engine",
+        "commit",
+        "teacher",
+        "central",
+        "wire",
+        "device_classes",
+        "timing",
+        "peak_rss_bytes",
+    ]
+    for name, facts in summary["device_classes"].items():
+        assert facts["devices"] == 1
+        for key, value in facts.items():
+            if key.startswith("accuracy"):
+                assert 0 <= value <= 1
+        folder = reference / "students" / name
+        assert {path.name for path in folder.iterdir()} == {"student.onnx", "student.fp32.onnx", "manifest.json"}
+    assert len((reference / "rounds.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_summary_tells_what_the_released_files_do(reference: Path) -> None:
+    summary = json.loads((reference / "summary.json").read_text())
+    arrays = load_digits(None)
+    for facts in summary["device_classes"].values():
+        content = (reference / facts["artifact"]).read_bytes()
+        predicted = logits(content, DIGITS, arrays.test_images).argmax(axis=1)
+        assert float((predicted == arrays.test_labels).mean()) == facts["accuracy_released"]
+        assert len(content) == facts["onnx_bytes"]
+        session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (value,) = session.get_inputs()
+        assert value.type == "tensor(float)"
+        one = session.run(None, {value.name: np.zeros((1, 1, 8, 8), np.float32)})[0]
+        assert one.dtype == np.float32
+
+
+def test_bytes_are_those_of_the_packets_that_each_device_got(reference: Path) -> None:
+    summary = json.loads((reference / "summary.json").read_text())
+    wire, classes = summary["wire"], summary["device_classes"].values()
+    up = sum(facts["uplink_bytes_per_round"] * facts["devices"] * summary["rounds"] for facts in classes)
+    down = sum(facts["downlink_bytes_per_round"] * facts["devices"] * summary["rounds"] for facts in classes)
+    assert up == wire["uplink_bytes"] > 0
+    assert down == wire["downlink_bytes"] > 0
+    assert wire["proxy_bytes"] == 4 * (reference / "assets" / "proxy-images.npy").stat().st_size
+
+
+def test_the_report_is_one_self_contained_page(reference: Path) -> None:
+    page = (reference / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    for name in ("pi5", "pi4", "zero2w", "mcu"):
+        assert name in page
+
+
+@pytest.mark.parametrize("how", [("--hosts", "4", "--workers", "1"), ("--hosts", "2", "--workers", "2")])
+def test_the_same_seed_gives_the_same_result_for_any_number_of_hosts_and_workers(
+    how: tuple[str, ...], reference: Path, small_options: list[str], tmp_path: Path
+) -> None:
+    simulate(tmp_path / "run", *small_options, *how)
+    assert outcome(tmp_path / "run") == outcome(reference)
+
+
+def test_the_ray_engine_gives_the_same_result(reference: Path, small_options: list[str], tmp_path: Path) -> None:
+    simulate(tmp_path / "run", *small_options, "--engine", "ray", "--hosts", "2")
+    assert outcome(tmp_path / "run") == outcome(reference)
+
+
+def test_another_seed_gives_another_result(reference: Path, small_options: list[str], tmp_path: Path) -> None:
+    simulate(tmp_path / "run", *small_options, "--seed", "1")
+    assert outcome(tmp_path / "run")["rounds"] != outcome(reference)["rounds"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
+    sign: signal.Signals, reference: Path, small_options: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*COMMAND, "--out", str(out), *small_options, "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "rounds.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.send_signal(sign)
+    process.wait(timeout=60)
+    assert not (out / "summary.json").exists()
+    simulate_resumed = subprocess.run(
+        [*COMMAND[:2], "--resume", "--out", str(out)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert simulate_resumed.returncode == 0, simulate_resumed.stderr
+    assert outcome(out) == outcome(reference)
+
+
+def test_a_run_repeats_from_its_own_configuration_file(reference: Path, tmp_path: Path) -> None:
+    command = [*COMMAND[:2], str(reference / "config.toml"), "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert outcome(tmp_path / "run") == outcome(reference)
+
+
+def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options: list[str], tmp_path: Path) -> None:
+    simulate(tmp_path / "runs", *small_options, "--seeds", "0,1")
+    seeds = json.loads((tmp_path / "runs" / "seeds.json").read_text())
+    values = [
+        json.loads((tmp_path / "runs" / f"seed-{seed}" / "summary.json").read_text())["teacher"]["accuracy_final"]
+        for seed in (0, 1)
+    ]
+    assert seeds["mean"]["teacher"]["accuracy_final"] == pytest.approx(np.mean(values))
+    assert seeds["std"]["teacher"]["accuracy_final"] == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (["--set", "device.revist.epochs=1"], "did you mean 'revisit'"),
+        (["--set", "partition.alpha=-1"], "partition.alpha"),
+        (["--rounds", "0"], "rounds"),
+        (["--set", "partition.rule=dirichlett"], "did you mean 'dirichlet'"),
+        (["--set", "teacher.architecture=tiny-conv-"], "did you mean 'tiny-conv-"),
+        (["--set", "task=/no/file.py:task"], "no such Python file"),
+        (["--set", "data.proxy_samples=1290"], "leave none for the devices"),
+        (["--devices", "200"], "too few for 200 devices"),
+        (["--seeds", "0,x"], "whole numbers"),
+        (["--engine", "rai"], "rai"),
+        (["--resume"], "no run to resume"),
+    ],
+)
+def test_bad_input_is_one_clear_line_exit_code_2_and_no_folder(wrong: list[str], reason: str, tmp_path: Path) -> None:
+    result = simulate(tmp_path / "run", *wrong, check=False)
+    assert result.returncode == 2
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_scenario_names_the_nearest_one(tmp_path: Path) -> None:
+    command = [*COMMAND[:2], "digitz", "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip() == "fedstill: unknown scenario 'digitz'; did you mean 'digits'?"
+
+
+def test_missing_data_files_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+    command = [*COMMAND[:2], "mnist", "--out", str(tmp_path / "run"), "--data-dir", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "ylecun/mnist/mnist" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_left_alone(reference: Path, small_options: list[str]) -> None:
+    before = outcome(reference)
+    result = simulate(reference, *small_options, check=False)
+    assert result.returncode == 2
+    assert "already in use" in result.stderr
+    assert "--resume" in result.stderr
+    assert outcome(reference) == before

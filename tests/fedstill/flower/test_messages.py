@@ -1,0 +1,44 @@
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedstill.flower.messages import pack_answers, pack_requests, packet_bytes, unpack_answers, unpack_requests
+from fedstill.rounds import DeviceAnswer
+
+
+def test_requests_survive_packing_and_equal_ones_travel_once() -> None:
+    requests = {0: b"same", 3: b"same", 7: b"other"}
+    content = pack_requests(requests)
+    assert unpack_requests(content) == requests
+    assert packet_bytes(content) == len(b"same") + len(b"other")
+
+
+def test_answers_survive_packing_with_metrics_and_refusals() -> None:
+    answers = {
+        4: DeviceAnswer(b"packet", {"accuracy": 0.5}),
+        9: DeviceAnswer(b"", {}, "stale cache", held_version=3),
+    }
+    assert unpack_answers(pack_answers(answers)) == answers
+
+
+def test_no_message_of_ours_has_an_array_record() -> None:
+    for content in (pack_requests({0: b"x"}), pack_answers({0: DeviceAnswer(b"x", {"accuracy": 1.0})})):
+        assert not content.array_records
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"devices": ConfigRecord({"0": 1}), "packets": ConfigRecord({"0": b""})}),
+        RecordDict({"devices": ConfigRecord({"0": 0}), "packets": ConfigRecord({"0": "text"})}),
+        RecordDict({"devices": ArrayRecord(), "packets": ConfigRecord()}),
+    ],
+)
+def test_a_malformed_request_message_is_refused(content: RecordDict) -> None:
+    with pytest.raises(ValueError, match="message has no|not bytes"):
+        unpack_requests(content)
+
+
+def test_a_packet_that_is_not_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="not bytes"):
+        unpack_answers(RecordDict({"packets": ConfigRecord({"1": "text"})}))

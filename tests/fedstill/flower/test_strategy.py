@@ -1,0 +1,173 @@
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedstill.cache import LabelCache
+from fedstill.errors import QuorumError
+from fedstill.exchange import ServerExchange, close_task, open_request
+from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
+from fedstill.packet import Context as Shared
+from fedstill.rounds import RoundReplies
+from fedstill.soft_labels import soft_labels
+from simulations.engines.local import LocalGrid
+
+SHARED = Shared(seed=1, proxy_digest=b"abcdefgh", proxy_size=30, classes=3)
+Work = Callable[[int, bytes], DeviceAnswer]
+
+
+def good(device: int, request: bytes) -> DeviceAnswer:
+    """Answer like a device whose disk is always empty."""
+    task = open_request(SHARED, LabelCache.empty(30, 3), request)
+    rows = np.random.default_rng(device).dirichlet(np.ones(3), len(task.predict)).astype(np.float32)
+    return DeviceAnswer(close_task(SHARED, task, soft_labels(task.predict, rows), "float16"), {"accuracy": 0.5})
+
+
+def hosts(work: Work) -> ClientApp:
+    """Three hosts with two devices each."""
+    app = ClientApp()
+
+    @app.query("devices")
+    def devices(message: Message, context: Context) -> Message:
+        place = int(context.node_config["partition-id"])
+        return describe(message, {2 * place: "big", 2 * place + 1: "small"})
+
+    @app.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        return answer(message, lambda asked: {device: work(device, request) for device, request in asked.items()})
+
+    return app
+
+
+def run(work: Work, quorum: float = 0.5, rounds: int = 1) -> tuple[FederatedDistillation, list[RoundReplies]]:
+    seen: list[RoundReplies] = []
+    exchange = ServerExchange(SHARED, per_round=10, rounds=rounds)
+    strategy = FederatedDistillation(
+        exchange, lambda replies: seen.append(replies) or {"answers": 0.0}, RoundPolicy(6, quorum, timeout=1)
+    )
+    strategy.start(LocalGrid(hosts(work), 3, {}), num_rounds=rounds)
+    return strategy, seen
+
+
+def test_a_round_gathers_the_votes_of_all_devices_in_order_with_their_classes() -> None:
+    strategy, (replies,) = run(good)
+    assert list(replies.votes) == [0, 1, 2, 3, 4, 5]
+    assert replies.device_classes[4] == "big"
+    assert replies.metrics[3] == {"accuracy": 0.5}
+    assert set(strategy.traffic.uplink) == set(range(6))
+
+
+def test_bad_packets_are_refused_with_a_reason_and_the_round_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def one_liar(device: int, request: bytes) -> DeviceAnswer:
+        honest = good(device, request)
+        return DeviceAnswer(honest.packet[:-9], {}) if device == 2 else honest
+
+    with caplog.at_level(logging.WARNING, logger="fedstill"):
+        _, (replies,) = run(one_liar)
+    assert 2 not in replies.votes
+    assert len(replies.votes) == 5
+    assert replies.refused[2]
+    assert "device 2" in caplog.text
+
+
+def test_a_host_that_raises_costs_only_its_own_devices() -> None:
+    def broken(device: int, request: bytes) -> DeviceAnswer:
+        if device >= 4:
+            raise RuntimeError("out of memory")
+        return good(device, request)
+
+    _, (replies,) = run(broken)
+    assert list(replies.votes) == [0, 1, 2, 3]
+    assert replies.refused == {4: "no answer", 5: "no answer"}
+
+
+def test_a_host_can_not_speak_for_anothers_device() -> None:
+    def impostor(device: int, request: bytes) -> DeviceAnswer:
+        return good(device, request)
+
+    app = hosts(impostor)
+    strange = ClientApp()
+    strange.query("devices")(lambda message, context: describe(message, {0: "big"}))
+
+    @strange.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        return answer(message, lambda asked: {1: good(1, next(iter(asked.values())))})
+
+    class Mixed(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            chosen = strange if context.node_config["partition-id"] == 0 else app
+            return chosen(message, context)
+
+    seen: list[RoundReplies] = []
+    strategy = FederatedDistillation(
+        ServerExchange(SHARED, 10, 1), lambda replies: seen.append(replies) or {}, RoundPolicy(6, 0.5, 1)
+    )
+    strategy.start(LocalGrid(Mixed(), 3, {}), num_rounds=1)
+    assert list(seen[0].votes) == [2, 3, 4, 5]
+
+
+def test_a_round_below_its_quorum_ends_the_run_and_says_how_to_go_on() -> None:
+    def mostly_dead(device: int, request: bytes) -> DeviceAnswer:
+        return good(device, request) if device == 0 else DeviceAnswer(b"", {}, "disk full")
+
+    with pytest.raises(QuorumError, match=r"round 1: 1 usable answers from 6 devices, the quorum is 3.*disk full"):
+        run(mostly_dead)
+
+
+def test_a_device_that_refuses_for_a_stale_cache_is_served_in_full_next_round() -> None:
+    requests: list[int] = []
+
+    def forgetful(device: int, request: bytes) -> DeviceAnswer:
+        if device == 0:
+            requests.append(len(request))
+            return DeviceAnswer(b"", {}, "stale", held_version=0)
+        return good(device, request)
+
+    exchange = ServerExchange(SHARED, per_round=10, rounds=2)
+    exchange.publish(0, np.arange(30), np.full((30, 3), 1 / 3, np.float32))
+    exchange.acknowledged[0] = 1
+    strategy = FederatedDistillation(exchange, lambda replies: {}, RoundPolicy(6, 0.5, 1))
+    strategy.start(LocalGrid(hosts(forgetful), 3, {}), num_rounds=2)
+    assert requests[1] > requests[0] + 30 * 3
+
+
+def test_packets_and_envelopes_add_up_to_the_messages_and_shared_packets_count_per_device() -> None:
+    strategy, _ = run(good)
+    per_device = strategy.traffic.downlink[0]
+    assert strategy.traffic.downlink == dict.fromkeys(range(6), per_device)
+    assert strategy.traffic.messages == 6
+    assert strategy.traffic.envelope_bytes > 0
+
+
+def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default_is_the_mean() -> None:
+    app = ClientApp()
+    app.query("devices")(lambda message, context: describe(message, {int(context.node_config["partition-id"]): "any"}))
+
+    @app.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        vote = np.eye(3, dtype=np.float32)[[int(context.node_config["partition-id"]) % 3]]
+        return answer_alone(message, context, SHARED, lambda task: np.repeat(vote, len(task.predict), axis=0))
+
+    strategy = FederatedDistillation(ServerExchange(SHARED, per_round=30, rounds=2))
+    result = strategy.start(LocalGrid(app, 3, {}), num_rounds=2)
+    assert np.allclose(strategy.exchange.cache.labels, 1 / 3, atol=1e-3)
+    assert strategy.exchange.acknowledged == dict.fromkeys(range(3), 2)
+    assert dict(result.train_metrics_clientapp[2])["answers"] == 3.0
+
+
+def test_start_resumes_at_its_first_round() -> None:
+    seen: list[int] = []
+    strategy = FederatedDistillation(
+        ServerExchange(SHARED, 10, 3), lambda replies: seen.append(replies.round_number) or {}, first_round=3
+    )
+    strategy.start(LocalGrid(hosts(good), 3, {}), num_rounds=3)
+    assert seen == [3]
+
+
+def test_an_unknown_node_answers_with_an_error_not_an_exception() -> None:
+    grid = LocalGrid(hosts(good), 1, {})
+    (reply,) = grid.send_and_receive([Message(RecordDict(), 99, "query.devices")])
+    assert reply.has_error()

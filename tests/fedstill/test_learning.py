@@ -1,0 +1,119 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedstill.fit import Fit
+from fedstill.learning import Anchor, accuracy, augmented, build, fit, generator, normalize, predict, state_of
+from fedstill.models import ARCHITECTURES
+from fedstill.tasks import Arrays, Images, Task
+
+
+def no_data(folder: object) -> Arrays:
+    raise AssertionError("these tests bring their own images")
+
+
+TASK = Task("stripes", ("rows", "columns"), (1, 8, 8), no_data)
+HOW = Fit(steps=30, batch=16, learning_rate=0.05, optimizer="sgd", decay="cosine")
+
+
+def stripes(count: int, seed: int) -> tuple[Images, torch.Tensor]:
+    """Horizontal or vertical stripes under noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    rows = np.where(np.arange(8) % 2, 200, 40)[:, None] * np.ones((1, 8), dtype=np.int64)
+    images = np.stack([rows if label == 0 else rows.T for label in labels])
+    noisy = np.clip(images + rng.normal(0, 25, images.shape), 0, 255).astype(np.uint8)
+    return noisy[:, None], torch.from_numpy(labels)
+
+
+def fitted(seed: int, how: Fit = HOW, anchor: Anchor | None = None) -> torch.nn.Module:
+    model = build(ARCHITECTURES["tiny-conv-s"], TASK, seed=1)
+    images, labels = stripes(64, seed=0)
+    fit(model, images, labels, TASK, how, F.cross_entropy, seed, anchor)
+    return model
+
+
+def test_fitting_learns_and_the_same_seed_gives_the_same_weights() -> None:
+    images, labels = stripes(100, seed=9)
+    first, second, other = fitted(3), fitted(3), fitted(4)
+    assert accuracy(first, images, labels.numpy(), TASK) > 0.95
+    states = [state_of(model) for model in (first, second, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_building_depends_on_its_seed_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, same, other = (build(ARCHITECTURES["tiny-conv-s"], TASK, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    weights = [model.state_dict()["head.weight"] for model in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_predictions_are_made_in_eval_mode_without_augmentation() -> None:
+    model = fitted(3)
+    model.train()
+    images, _ = stripes(20, seed=2)
+    before = state_of(model)
+    alone = np.concatenate([predict(model, images[place : place + 1], TASK) for place in range(20)])
+    assert np.allclose(predict(model, images, TASK), alone, atol=1e-5)
+    after = state_of(model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_frozen_statistics_stay_as_they_were() -> None:
+    model = build(ARCHITECTURES["tiny-conv-s"], TASK, seed=1)
+    before = state_of(model)
+    images, labels = stripes(64, seed=0)
+    fit(model, images, labels, TASK, replace(HOW, freeze_statistics=True), F.cross_entropy, 0)
+    after = state_of(model)
+    running = [name for name in before if "running" in name]
+    assert running
+    assert all(torch.equal(before[name], after[name]) for name in running)
+
+
+def test_an_anchor_pulls_towards_its_own_targets() -> None:
+    images, labels = stripes(64, seed=5)
+    flipped = Anchor(images, 1 - labels, F.cross_entropy, weight=20.0)
+    assert accuracy(fitted(3, anchor=flipped), images, labels.numpy(), TASK) < 0.5
+
+
+@pytest.mark.parametrize(("flip", "shift"), [(False, 0), (False, 2), (True, 0), (True, 2)])
+def test_augmentation_keeps_shape_type_and_pixel_values(flip: bool, shift: int) -> None:
+    task = replace(TASK, flip=flip, shift=shift)
+    images = torch.from_numpy(stripes(40, seed=1)[0])
+    changed = augmented(images, task, generator(0))
+    assert changed.shape == images.shape
+    assert changed.dtype == torch.uint8
+    assert torch.equal(changed, images) == (not flip and not shift)
+    assert set(changed.unique().tolist()) <= {0, *images.unique().tolist()}
+
+
+def test_flipping_alone_does_not_shift() -> None:
+    images = torch.from_numpy(stripes(40, seed=1)[0])
+    changed = augmented(images, replace(TASK, flip=True, shift=2), generator(0), shift=False)
+    same = (changed == images).flatten(1).all(dim=1)
+    mirrored = (changed == images.flip(3)).flatten(1).all(dim=1)
+    assert (same | mirrored).all()
+    assert mirrored.any()
+
+
+def test_a_shift_moves_the_whole_image() -> None:
+    image = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
+    image[:, 0, 4, 4] = 255
+    places = augmented(image, replace(TASK, shift=2), generator(0)).flatten(1).argmax(dim=1)
+    rows, columns = places // 8, places % 8
+    assert {*rows.tolist()} == {*columns.tolist()} == {2, 3, 4, 5, 6}
+
+
+def test_normalization_uses_the_tasks_constants_only() -> None:
+    task = replace(TASK, mean=(0.5,), std=(0.25,))
+    black, white = np.zeros((1, 1, 8, 8), np.uint8), np.full((1, 1, 8, 8), 255, np.uint8)
+    assert normalize(black, task).unique().tolist() == [-2.0]
+    assert normalize(white, task).unique().tolist() == [2.0]

@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fedstill.errors import ExportError
+from fedstill.learning import build, fit, state_of
+from fedstill.models import architecture
+from fedstill.settings import FitSettings
+from fedstill.tasks import load_task
+from server.release.export import check_equal, export, strip
+from server.release.quantize import count_quantized, quantize
+from server.release.runtime import latency_ms, logits
+from server.release.student import FLOAT_FILE, INT8_FILE, MANIFEST, Released, paired_interval, release
+from simulations.sources import load_digits
+
+TASK_NAME = "simulations.sources:DIGITS"
+TASK = load_task(TASK_NAME)
+ARRAYS = load_digits(None)
+
+
+@pytest.fixture(scope="module", params=["tiny-conv-m", "tiny-separable-s"])
+def student(request: pytest.FixtureRequest) -> tuple[str, dict[str, torch.Tensor]]:
+    model = build(architecture(request.param), TASK, seed=0)
+    how = FitSettings(epochs=20, learning_rate=0.05).of(600)
+    labels = torch.from_numpy(ARRAYS.train_labels[:600])
+    fit(model, ARRAYS.train_images[:600], labels, TASK, how, torch.nn.functional.cross_entropy, 0)
+    return request.param, state_of(model)
+
+
+@pytest.fixture(scope="module")
+def released(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Released, Path]:
+    folder = tmp_path_factory.mktemp("release")
+    test = (ARRAYS.test_images, ARRAYS.test_labels)
+    return release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:800], test, folder), folder
+
+
+def test_the_fp32_file_equals_torch_and_int8_loses_at_most_a_point(released: tuple[Released, Path]) -> None:
+    facts, _ = released
+    assert facts.torch_difference <= 1e-4
+    assert facts.accuracy_fp32 > 0.85
+    low, _ = facts.drop_interval
+    assert facts.accuracy_fp32 - facts.accuracy_int8 <= 0.01 or low <= 0
+
+
+def test_batch_norm_is_folded_and_every_weighted_operator_is_int8(released: tuple[Released, Path]) -> None:
+    facts, folder = released
+    fp32, int8 = onnx.load(folder / FLOAT_FILE), onnx.load(folder / INT8_FILE)
+    assert "BatchNormalization" not in {node.op_type for node in fp32.graph.node}
+    quantized, weighted = count_quantized(int8)
+    assert quantized == weighted == facts.quantized_operators > 0
+    assert count_quantized(fp32)[0] == 0
+
+
+def test_files_carry_no_trace_of_the_exporting_machine(released: tuple[Released, Path]) -> None:
+    _, folder = released
+    for name in (FLOAT_FILE, INT8_FILE):
+        content = (folder / name).read_bytes()
+        for trace in (
+            b"site-packages",
+            b'.py"',
+            b"File ",
+            b"/home",
+            b"/root",
+            b"stack_trace",
+            str(Path.cwd()).encode(),
+        ):
+            assert trace not in content
+
+
+def test_only_the_batch_dimension_is_dynamic_and_both_ends_are_float32(released: tuple[Released, Path]) -> None:
+    _, folder = released
+    for name in (FLOAT_FILE, INT8_FILE):
+        graph = onnx.load(folder / name).graph
+        for value in (*graph.input, *graph.output):
+            first, *rest = value.type.tensor_type.shape.dim
+            assert first.dim_param
+            assert not first.dim_value
+            assert all(dim.dim_value > 0 for dim in rest)
+            assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        content = (folder / name).read_bytes()
+        assert logits(content, TASK, ARRAYS.test_images[:7], batch=3).shape == (7, 10)
+
+
+def test_the_manifest_names_files_input_and_hashes(released: tuple[Released, Path]) -> None:
+    import hashlib
+    import json
+
+    facts, folder = released
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name, entry in manifest["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"]
+    assert manifest["artifact"] == INT8_FILE
+    assert manifest["input"]["shape"] == ["batch", 1, 8, 8]
+    assert manifest["metrics"]["accuracy_int8"] == facts.accuracy_int8
+
+
+def test_a_file_that_differs_from_torch_is_refused(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    name, state = student
+    model = build(architecture(name), TASK, seed=0)
+    model.load_state_dict(state)
+    export(model, TASK, tmp_path / "a.onnx")
+    with torch.no_grad():
+        model.head.bias += 1.0  # type: ignore[union-attr,operator]
+    with pytest.raises(ExportError, match="differ from torch"):
+        check_equal(model, tmp_path / "a.onnx", TASK, ARRAYS.test_images[:8])
+
+
+def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "relu.onnx"
+    shape = ["batch", 1, 8, 8]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["image"], ["logits"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), source)
+    with pytest.raises(ExportError, match="0 of 0 operators"):
+        quantize(source, tmp_path / "int8.onnx", TASK, ARRAYS.train_images[:4])
+
+
+def test_stripping_removes_notes_everywhere() -> None:
+    node = onnx.helper.make_node("Relu", ["a"], ["b"])
+    node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/somebody/home/model.py")
+    node.doc_string = "/somebody/home"
+    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    strip(proto)
+    assert b"somebody" not in proto.SerializeToString()
+
+
+def test_the_paired_interval_is_of_the_difference_by_sample() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    before, after = labels.copy(), labels.copy()
+    assert paired_interval(before, after, labels) == (0.0, 0.0)
+    after[:10] = 1
+    low, high = paired_interval(before, after, labels)
+    assert low > 0
+    assert (low + high) / 2 == pytest.approx(0.1)
+
+
+def test_latency_is_a_positive_median(released: tuple[Released, Path]) -> None:
+    _, folder = released
+    content = (folder / INT8_FILE).read_bytes()
+    assert 0 < latency_ms(content, TASK, ARRAYS.test_images[:1], repeats=5) < 1000

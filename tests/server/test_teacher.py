@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from fedstill.settings import FitSettings, TeacherSettings
+from fedstill.soft_labels import Floats
+from server.teacher import train_initial, update
+from simulations.sources import load_digits
+
+TASK = "simulations.sources:DIGITS"
+FIT = FitSettings(epochs=15, batch=32, learning_rate=0.05)
+SETTINGS = TeacherSettings(architecture="tiny-conv-s", initial=FIT, update=FIT, labelled_weight=0.0)
+ARRAYS = load_digits(None)
+LABELLED = (ARRAYS.train_images[:150], ARRAYS.train_labels[:150])
+GUARD = (ARRAYS.train_images[150:300], ARRAYS.train_labels[150:300])
+PROXY = ARRAYS.train_images[300:600]
+
+
+def consensus(labels: np.ndarray) -> Floats:  # type: ignore[type-arg]
+    rows: Floats = np.eye(10, dtype=np.float32)[labels]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def initial() -> dict[str, torch.Tensor]:
+    return train_initial(TASK, SETTINGS, *LABELLED, seed=0)
+
+
+def test_a_consensus_that_knows_more_than_the_teacher_improves_it(initial: dict[str, torch.Tensor]) -> None:
+    right = consensus(ARRAYS.train_labels[300:600])
+    outcome = update(TASK, SETTINGS, initial, (PROXY, right), LABELLED, GUARD, seed=1)
+    assert outcome.kept
+    assert outcome.guard_after >= outcome.guard_before > 0.7
+    assert any(not torch.equal(outcome.state[name], initial[name]) for name in initial)
+
+
+def test_a_bad_consensus_is_rolled_back_to_the_old_teacher(initial: dict[str, torch.Tensor]) -> None:
+    wrong = consensus((ARRAYS.train_labels[300:600] + 1) % 10)
+    outcome = update(TASK, SETTINGS, initial, (PROXY, wrong), LABELLED, GUARD, seed=1)
+    assert not outcome.kept
+    assert outcome.guard_after < outcome.guard_before
+    assert all(torch.equal(outcome.state[name], initial[name]) for name in initial)
+
+
+def test_training_is_repeatable(initial: dict[str, torch.Tensor]) -> None:
+    again = train_initial(TASK, SETTINGS, *LABELLED, seed=0)
+    assert all(torch.equal(again[name], initial[name]) for name in initial)

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedstill.errors import DataError
+from simulations.partitions import PARTITIONS, dirichlet
+
+LABELS = np.random.default_rng(0).integers(0, 10, 2000)
+
+
+@pytest.mark.parametrize("rule", sorted(PARTITIONS))
+@given(devices=st.integers(1, 20), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_every_sample_goes_to_exactly_one_device(rule: str, devices: int, seed: int) -> None:
+    parts = PARTITIONS[rule](LABELS, devices, 1.0, 5, np.random.default_rng(seed))
+    assert len(parts) == devices
+    assert sorted(np.concatenate(parts).tolist()) == list(range(2000))
+    assert min(len(part) for part in parts) >= 5
+
+
+def test_a_small_alpha_skews_labels_more_than_a_large_one() -> None:
+    def skew(alpha: float) -> float:
+        parts = dirichlet(LABELS, 10, alpha, 1, np.random.default_rng(0))
+        return float(np.mean([np.bincount(LABELS[part], minlength=10).max() / len(part) for part in parts]))
+
+    assert skew(0.1) > skew(100) + 0.3
+
+
+@pytest.mark.parametrize("rule", sorted(PARTITIONS))
+def test_too_few_samples_for_the_devices_is_an_error_that_says_what_to_do(rule: str) -> None:
+    with pytest.raises(DataError, match="too few for 500 devices"):
+        PARTITIONS[rule](LABELS, 500, 1.0, 5, np.random.default_rng(0))
+
+
+def test_an_impossible_skew_gives_up_with_a_clear_error() -> None:
+    with pytest.raises(DataError, match="no Dirichlet split"):
+        dirichlet(LABELS, 100, 0.001, 15, np.random.default_rng(0))

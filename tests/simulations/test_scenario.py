@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from fedstill.errors import ConfigError
+from simulations.scenario import Scenario, builtin, dump, load_scenario
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
+def test_built_in_scenarios_load_and_keep_the_fixed_server_sets(name: str) -> None:
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    assert scenario.data.server_samples == {"digits": 150, "mnist": 600, "cifar10": 2500}[name]
+    assert set(scenario.device_classes) == {"pi5", "pi4", "zero2w", "mcu"}
+    assert len({kind.student for kind in scenario.device_classes.values()}) == 4
+
+
+def test_exactly_the_documented_scenarios_are_built_in() -> None:
+    assert builtin() == ["cifar10", "digits", "mnist"]
+
+
+def test_a_dumped_scenario_loads_back_equal(tmp_path: Path) -> None:
+    scenario = load_scenario("cifar10", ["seed=7", "partition.alpha=0.1", "data.dir='/data'"])
+    (tmp_path / "config.toml").write_text(dump(scenario))
+    assert load_scenario(str(tmp_path / "config.toml")) == scenario
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("device.revist.epochs=1", "did you mean 'revisit'"),
+        ("partition.alpha=0", "greater than 0"),
+        ("rounds=0", "greater than or equal to 1"),
+        ("exchange.per_round=100000", "exceeds data.proxy_samples"),
+        ("data.guard_samples=150", "leave no server sample"),
+        ("devices=2", "can't fill 4 device classes"),
+        ("exchange.uplink=float8", "exchange.uplink"),
+    ],
+)
+def test_a_bad_change_is_one_line_that_says_what_is_wrong(change: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_scenario("digits", [change])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_scenario_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown scenario 'digit'; did you mean 'digits'"):
+        load_scenario("digit")
+
+
+@pytest.mark.parametrize("devices", [4, 5, 7, 20, 1000])
+def test_devices_are_spread_over_classes_by_share_and_no_class_is_empty(devices: int) -> None:
+    changes = [f"devices={devices}", "device_classes.mcu.share=5"]
+    classes = load_scenario("digits", changes).classes_of_devices()
+    counts = {name: classes.count(name) for name in set(classes)}
+    assert sum(counts.values()) == devices
+    assert min(counts.values()) >= 1
+    assert len(counts) == 4
+    assert counts["mcu"] == max(counts.values())
+
+
+def test_references_in_a_users_scenario_file_are_seen_from_its_folder(tmp_path: Path) -> None:
+    scenario = load_scenario("digits").model_dump()
+    import tomli_w
+
+    scenario["task"] = "mine.py:task"
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(scenario))
+    assert load_scenario(str(tmp_path / "mine.toml")).task == f"{tmp_path.resolve()}/mine.py:task"
+
+
+def test_every_field_of_every_section_is_documented() -> None:
+    def check(model: type) -> None:
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            kind = field.annotation
+            if isinstance(kind, type) and hasattr(kind, "model_fields"):
+                check(kind)
+            elif name != "device_classes":
+                assert field.description, f"{model.__name__}.{name}"
+
+    check(Scenario)

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedstill.errors import DataError
+from simulations.scenario import Scenario, load_scenario
+from simulations.shelf import open_shelf
+from simulations.sources import load_digits
+
+
+def fingerprints(images: np.ndarray) -> set[bytes]:  # type: ignore[type-arg]
+    return {image.tobytes() for image in images}
+
+
+def test_no_sample_is_in_two_parts_and_none_of_the_test_set_is_in_any(tmp_path: Path) -> None:
+    scenario = load_scenario("digits")
+    shelf = open_shelf(tmp_path / "assets", scenario)
+    parts = [shelf.server.images, shelf.guard.images, shelf.proxy, shelf.private.images]
+    arrays = load_digits(None)
+    assert sum(len(part) for part in parts) == len(arrays.train_images)
+    assert len(shelf.server.images) + len(shelf.guard.images) == 150
+    # The digits hold no two equal images, so equal content would mean an equal sample.
+    assert sum(len(fingerprints(part)) for part in parts) == len(fingerprints(arrays.train_images))
+    test = fingerprints(shelf.test.images)
+    assert test == fingerprints(arrays.test_images)
+    assert all(not test & fingerprints(part) for part in parts)
+
+
+def test_proxy_labels_are_dropped_at_load(small: Scenario, tmp_path: Path) -> None:
+    open_shelf(tmp_path / "assets", small)
+    names = {path.name for path in (tmp_path / "assets").iterdir()}
+    assert "proxy-images.npy" in names
+    assert not any("proxy" in name and "label" in name for name in names)
+
+
+def test_the_split_depends_on_the_seed_alone(small: Scenario, tmp_path: Path) -> None:
+    one = open_shelf(tmp_path / "one", small)
+    same = open_shelf(tmp_path / "same", small)
+    other = open_shelf(tmp_path / "other", small.model_copy(update={"seed": 1}))
+    assert np.array_equal(one.proxy, same.proxy)
+    assert all(np.array_equal(a, b) for a, b in zip(one.partition, same.partition, strict=True))
+    assert not np.array_equal(one.proxy, other.proxy)
+
+
+def test_a_device_gets_its_own_part_only(small: Scenario, tmp_path: Path) -> None:
+    shelf = open_shelf(tmp_path / "assets", small)
+    rows = np.concatenate(shelf.partition)
+    assert len(np.unique(rows)) == len(rows) == small.data.private_samples
+    assert np.array_equal(shelf.of_device(2).labels, shelf.private.labels[shelf.partition[2]])
+
+
+def test_a_split_that_leaves_nothing_for_devices_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    scenario = load_scenario("digits", ["data.proxy_samples=1290"])
+    with pytest.raises(DataError, match="leave none for the devices"):
+        open_shelf(tmp_path / "assets", scenario)
+    assert list(tmp_path.iterdir()) == []
+
+
+PARTITION = """
+import numpy as np
+def twice(labels, devices, alpha, min_samples, rng):
+    return [np.arange(10) for _ in range(devices)]
+"""
+
+
+def test_a_users_partition_that_hands_a_sample_out_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PARTITION)
+    scenario = load_scenario("digits", [f"partition.rule='{tmp_path}/mine.py:twice'"])
+    with pytest.raises(DataError, match="a sample twice"):
+        open_shelf(tmp_path / "assets", scenario)

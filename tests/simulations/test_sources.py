@@ -1,0 +1,77 @@
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from fedstill.errors import DataError
+from simulations.sources import CIFAR10, MNIST, load_cifar10, load_digits, load_mnist
+
+
+def write_hub(folder: Path, repository: str, config: str, column: str, shape: tuple[int, ...], seed: int = 0) -> None:
+    """Write small parquet files in the layout of the Hugging Face hub."""
+    rng = np.random.default_rng(seed)
+    target = folder / repository / config
+    target.mkdir(parents=True)
+    for split, count in (("train", 30), ("test", 10)):
+        images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(count)]
+        features = datasets.Features({column: datasets.Image(), "label": datasets.Value("int64")})
+        rows = {column: images, "label": [place % 10 for place in range(count)]}
+        data = datasets.Dataset.from_dict(rows, features=features)
+        data.to_parquet(str(target / f"{split}-00000-of-00001.parquet"))
+
+
+def test_digits_come_with_scikit_learn_and_fit_their_task() -> None:
+    arrays = load_digits(None)
+    assert len(arrays.train_labels) + len(arrays.test_labels) == 1797
+    assert arrays.train_images.shape[1:] == (1, 8, 8)
+    assert arrays.train_images.max() == 255
+
+
+def test_parquet_files_in_hub_layout_are_read_with_pixels_and_labels(tmp_path: Path) -> None:
+    write_hub(tmp_path, "ylecun/mnist", "mnist", "image", (28, 28))
+    arrays = load_mnist(tmp_path)
+    MNIST.check(arrays)
+    assert arrays.train_labels.tolist() == [place % 10 for place in range(30)]
+    expected = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    assert np.array_equal(arrays.train_images[0, 0], expected)
+
+
+def test_colour_images_keep_their_channels_first(tmp_path: Path) -> None:
+    write_hub(tmp_path, "uoft-cs/cifar10", "plain_text", "img", (32, 32, 3))
+    arrays = load_cifar10(tmp_path)
+    CIFAR10.check(arrays)
+    expected = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(arrays.train_images[0], expected.transpose(2, 0, 1))
+
+
+def test_a_second_read_maps_the_decoded_pixels_and_new_files_are_read_anew(tmp_path: Path) -> None:
+    write_hub(tmp_path / "a", "ylecun/mnist", "mnist", "image", (28, 28), seed=1)
+    write_hub(tmp_path / "b", "ylecun/mnist", "mnist", "image", (28, 28), seed=2)
+    first, again, other = load_mnist(tmp_path / "a"), load_mnist(tmp_path / "a"), load_mnist(tmp_path / "b")
+    assert np.array_equal(first.train_images, again.train_images)
+    assert not np.array_equal(first.train_images, other.train_images)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ylecun/mnist/mnist: no train-\*\.parquet"):
+        load_mnist(tmp_path)
+
+
+def test_a_corrupt_file_is_one_clear_line(tmp_path: Path) -> None:
+    folder = tmp_path / "ylecun/mnist/mnist"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        (folder / f"{split}-00000-of-00001.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match="can't be read") as caught:
+        load_mnist(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("FEDSTILL_DATA_DIR" not in os.environ, reason="FEDSTILL_DATA_DIR names no real data")
+def test_real_mnist_has_its_published_size() -> None:
+    arrays = load_mnist(Path(os.environ["FEDSTILL_DATA_DIR"]))
+    MNIST.check(arrays)
+    assert (len(arrays.train_labels), len(arrays.test_labels)) == (60_000, 10_000)
+    assert np.bincount(arrays.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
