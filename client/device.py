@@ -29,7 +29,6 @@ from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
 from fedstill.tasks import Images, Task
 
-
 ROUND_TEST_SAMPLES = 1000  # a full evaluation in each round would cost as much as the training
 
 

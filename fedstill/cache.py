@@ -1,8 +1,9 @@
 """The label cache of both sides: the newest consensus about every proxy sample, versioned by round.
 
 The server's cache is at version 1 with what the teacher knows before the first round, and at version r + 1 once round r
-is finished; a device's is at the version of the last packet that it filled in. What a device lacks is every sample whose label changed after the version that it acknowledged, so a device
-that missed rounds catches up with one packet, and one that lost its disk starts at version 0.
+is finished; a device's is at the version of the last packet that it filled in. What a device lacks is every sample
+whose label changed after the version that it acknowledged, so a device that missed rounds catches up with one packet,
+and one that lost its disk starts at version 0.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """The consensus that the server makes of the devices' and the teacher's soft labels: pure functions.
 
-A rule takes `Votes` and returns a `Consensus`. Each sample may have another set of voters; no rule divides by the number
-of devices.
+A rule takes `Votes` and returns a `Consensus`. Each sample may have another set of voters; no rule divides by the
+number of devices.
 """
 
 from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def class_experts(votes: Votes) -> Consensus:
     weights = np.where(held.sum(axis=0) > UNHELD, held, alike)
     total = weights.sum(axis=0)
     sums = (weights * np.log(np.maximum(votes.probabilities, FLOOR))).sum(axis=0)
-    covered = votes.present.any(axis=0)
+    covered: Bools = np.asarray(votes.present.any(axis=0))
     pooled = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
     odds = np.exp(pooled - pooled.max(axis=1, keepdims=True)) * covered[:, None]
     norm = odds.sum(axis=1, keepdims=True)
@@ -118,7 +118,8 @@ def mixed(first: Floats, second: Floats, share: Floats) -> Floats:
     part = share[:, None]
     logs = (1 - part) * np.log(np.maximum(first, FLOOR)) + part * np.log(np.maximum(second, FLOOR))
     odds = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: Floats = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
 
 
 RULES: dict[str, Rule] = {"mean": mean, "class-experts": class_experts}

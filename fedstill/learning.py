@@ -38,7 +38,7 @@ def _normalized(images: Tensor, task: Task) -> Tensor:
 
 
 def augmented(images: Tensor, task: Task, rng: torch.Generator, *, shift: bool = True) -> Tensor:
-    """Shift each uint8 image by up to `task.shift` pixels (edges repeat zeros) and mirror half where the task allows."""
+    """Shift uint8 images by up to `task.shift` pixels, filling with zeros, and mirror half where the task allows."""
     count, channels, height, width = images.shape
     if task.shift and shift:
         padded = F.pad(images, (task.shift,) * 4)
@@ -61,7 +61,8 @@ def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> n
     """Build a model whose initial weights depend on `seed` only, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return architecture(task).to(memory_format=torch.channels_last)
+        model = architecture(task)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
 def state_of(model: nn.Module) -> State:
@@ -156,7 +157,7 @@ def fit(
         if anchor is not None:
             value = value + anchor.weight * anchor.loss(logits[len(rows) :], anchor.targets[anchor_rows])
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

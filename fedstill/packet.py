@@ -10,6 +10,7 @@ Rules of `decode`, each refused with a reason:
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,10 @@ ENCODINGS: dict[str, pb.Encoding] = {
     "simplex8": pb.SIMPLEX_8BIT,
 }
 _SUM_TOLERANCE = {pb.PROBABILITY_FLOAT32: 1e-3, pb.PROBABILITY_FLOAT16: 2e-3}
-_FLOAT_TYPES = {pb.PROBABILITY_FLOAT32: np.dtype("<f4"), pb.PROBABILITY_FLOAT16: np.dtype("<f2")}
+_FLOAT_TYPES: dict[pb.Encoding, np.dtype[Any]] = {
+    pb.PROBABILITY_FLOAT32: np.dtype("<f4"),
+    pb.PROBABILITY_FLOAT16: np.dtype("<f2"),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def largest_remainder(shares: Floats, total: int) -> npt.NDArray[np.uint8]:
 def _encode_rows(rows: Floats, encoding: pb.Encoding) -> bytes:
     if encoding == pb.SIMPLEX_8BIT:
         return largest_remainder(rows, 255).tobytes()
-    return rows.astype(_FLOAT_TYPES[encoding]).tobytes()
+    content: bytes = rows.astype(_FLOAT_TYPES[encoding]).tobytes()
+    return content
 
 
 def _decode_rows(payload: bytes, encoding: pb.Encoding, rows: int, classes: int) -> Floats:
@@ -97,7 +102,7 @@ def _decode_rows(payload: bytes, encoding: pb.Encoding, rows: int, classes: int)
     kind = _FLOAT_TYPES[encoding]
     if len(payload) != rows * classes * kind.itemsize:
         raise PacketError(f"payload has {len(payload)} bytes, {rows * classes * kind.itemsize} expected")
-    values = np.frombuffer(payload, dtype=kind).reshape(rows, classes).astype(np.float32)
+    values: Floats = np.frombuffer(payload, dtype=kind).reshape(rows, classes).astype(np.float32)
     if not np.isfinite(values).all():
         raise PacketError("probabilities are not finite")
     if (values < 0).any():

@@ -25,7 +25,7 @@ def exponential(progress: float, start: float, end: float) -> float:
 
 
 def cosine(progress: float, start: float, end: float) -> float:
-    """T follows half a cosine wave: slow at both ends (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts)."""
+    """T follows half a cosine wave, slow at both ends (Loshchilov and Hutter 2017, arXiv 1608.03983, one period)."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
+from fedstill.learning import State
 from fedstill.tasks import load_task
 from fedstill.workers import unordered, use_one_thread
 from server.checkpoints import Checkpoints
@@ -139,10 +140,10 @@ def release_student(
     task: str,
     name: str,
     student: str,
-    state: dict[str, object],
-    calibration: np.ndarray,  # type: ignore[type-arg]
+    state: State,
+    calibration: np.ndarray,
     shelf: Shelf,
     folder: Path,
 ) -> Released:
     """Release one class student; runs in a worker."""
-    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)  # type: ignore[arg-type]
+    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)

@@ -36,8 +36,8 @@ def dirichlet(labels: Ints, devices: int, alpha: float, min_samples: int, rng: n
         if min(len(part) for part in joined) >= min_samples:
             return joined
     raise DataError(
-        f"no Dirichlet split with alpha {alpha} gives each of {devices} devices {min_samples} of {len(labels)} samples; "
-        "use fewer devices, a larger partition.alpha or a smaller partition.min_samples"
+        f"no Dirichlet split with alpha {alpha} gives each of {devices} devices {min_samples} of {len(labels)} "
+        "samples; use fewer devices, a larger partition.alpha or a smaller partition.min_samples"
     )
 
 

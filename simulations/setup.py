@@ -39,7 +39,7 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
     """Resolve a run configuration.
 
     Args:
-        run_config: keys `scenario`, `data-dir`, `overrides`, `out`, and from `fedstill simulate` also `workers`, `engine`.
+        run_config: keys `scenario`, `data-dir`, `overrides`, `out`; `fedstill simulate` adds `workers` and `engine`.
         run_id: names the run folder when `out` is empty.
     """
     changes = [change for change in str(run_config.get("overrides", "")).split(";") if change.strip()]

@@ -97,7 +97,7 @@ class Shelf:
         return packet.Context(seed=seed, proxy_digest=digest, proxy_size=len(self.proxy), classes=classes)
 
 
-def split(scenario: Scenario) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def split(scenario: Scenario) -> dict[str, np.ndarray]:
     """Load the scenario's data and split them by its seed; return the arrays by file name.
 
     Raises:
@@ -130,7 +130,7 @@ def split(scenario: Scenario) -> dict[str, np.ndarray]:  # type: ignore[type-arg
         stream(scenario.seed, "partition"),
     )
     _check_parts(parts, scenario.devices, len(labels), scenario.partition.rule)
-    files: dict[str, np.ndarray] = {"proxy-images": arrays.train_images[proxy]}  # type: ignore[type-arg]
+    files: dict[str, np.ndarray] = {"proxy-images": arrays.train_images[proxy]}
     for name, rows in (("server", server), ("guard", guard), ("private", private)):
         files[f"{name}-images"] = arrays.train_images[rows]
         files[f"{name}-labels"] = arrays.train_labels[rows].astype(np.int64)

@@ -1,7 +1,6 @@
 """A scenario small enough to run in seconds, with every part of a real one."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,8 +53,8 @@ def small_options() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep decoded data out of the user's cache folder."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    yield folder
+    return folder

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,7 +73,8 @@ def strip(proto: onnx.ModelProto) -> None:
     """Remove what the exporter notes about its own machine: stack traces with local paths and source lines."""
     graph = proto.graph
     values = (*graph.input, *graph.output, *graph.value_info)
-    for part in (proto, graph, *graph.node, *graph.initializer, *values):
+    parts: tuple[Any, ...] = (proto, graph, *graph.node, *graph.initializer, *values)
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
     del proto.functions[:]

@@ -128,7 +128,7 @@ def test_the_digest_leaves_out_the_samples_that_the_round_asks_about(
     fitted: list[int] = []
     import client.device as module
 
-    def spy(model: object, images: np.ndarray, targets: torch.Tensor, *rest: object) -> None:  # type: ignore[type-arg]
+    def spy(model: object, images: np.ndarray, targets: torch.Tensor, *rest: object) -> None:
         fitted.append(len(images))
 
     monkeypatch.setattr(module, "fit", spy)

@@ -7,7 +7,7 @@ from fedstill.packet import Decoded
 from fedstill.soft_labels import soft_labels
 
 
-def one_hot(*classes: int) -> np.ndarray:  # type: ignore[type-arg]
+def one_hot(*classes: int) -> np.ndarray:
     return np.eye(3, dtype=np.float32)[list(classes)]
 
 

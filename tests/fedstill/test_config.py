@@ -36,7 +36,7 @@ def test_a_value_out_of_range_is_one_line_with_place_and_value() -> None:
 def test_settings_can_not_be_changed() -> None:
     settings = Outer(name="x")
     with pytest.raises(ValueError, match="frozen"):
-        settings.name = "y"  # type: ignore[misc]
+        settings.name = "y"
 
 
 def test_every_documented_field_carries_its_documentation() -> None:

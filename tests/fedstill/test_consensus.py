@@ -6,7 +6,7 @@ from fedstill.consensus import RULES, Votes, class_experts, mean, mixed
 from fedstill.soft_labels import soft_labels
 
 
-def votes(probabilities: np.ndarray, present: np.ndarray | None = None, priors: np.ndarray | None = None) -> Votes:  # type: ignore[type-arg]
+def votes(probabilities: np.ndarray, present: np.ndarray | None = None, priors: np.ndarray | None = None) -> Votes:
     devices, samples, classes = probabilities.shape
     return Votes(
         probabilities=probabilities.astype(np.float32),

@@ -10,7 +10,7 @@ from fedstill.soft_labels import soft_labels
 CONTEXT = Context(seed=5, proxy_digest=b"12345678", proxy_size=40, classes=3)
 
 
-def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+def rows(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(3), count).astype(np.float32)
 
 
@@ -80,7 +80,7 @@ def test_a_device_can_not_claim_a_version_that_does_not_exist() -> None:
     assert server.acknowledged == {}
 
 
-def _known_cache() -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _known_cache() -> tuple[np.ndarray, np.ndarray]:
     empty = LabelCache.empty(40, 3)
     return empty.labels, empty.changed
 

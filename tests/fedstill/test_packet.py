@@ -43,7 +43,7 @@ def test_decoding_returns_what_was_encoded_within_the_encodings_precision(encodi
 @given(
     shares=hnp.arrays(np.float64, st.tuples(st.integers(1, 20), st.integers(2, 12)), elements=st.floats(1e-6, 1)),
 )
-def test_largest_remainder_sums_exactly_and_stays_within_one_unit(shares: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_largest_remainder_sums_exactly_and_stays_within_one_unit(shares: np.ndarray) -> None:
     rows = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
     rounded = largest_remainder(rows, 255)
     assert (rounded.sum(axis=1, dtype=np.int64) == 255).all()
@@ -51,7 +51,7 @@ def test_largest_remainder_sums_exactly_and_stays_within_one_unit(shares: np.nda
 
 
 @given(present=hnp.arrays(np.bool_, 10), seed=st.integers(0, 1000))
-def test_abstentions_certainty_and_prior_survive_the_wire(present: np.ndarray, seed: int) -> None:  # type: ignore[type-arg]
+def test_abstentions_certainty_and_prior_survive_the_wire(present: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = rng.dirichlet(np.ones(4), 10).astype(np.float32)
     certainty = rng.random(10).astype(np.float32)

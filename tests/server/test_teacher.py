@@ -16,7 +16,7 @@ GUARD = (ARRAYS.train_images[150:300], ARRAYS.train_labels[150:300])
 PROXY = ARRAYS.train_images[300:600]
 
 
-def consensus(labels: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def consensus(labels: np.ndarray) -> Floats:
     rows: Floats = np.eye(10, dtype=np.float32)[labels]
     return rows
 

@@ -9,7 +9,7 @@ from simulations.shelf import open_shelf
 from simulations.sources import load_digits
 
 
-def fingerprints(images: np.ndarray) -> set[bytes]:  # type: ignore[type-arg]
+def fingerprints(images: np.ndarray) -> set[bytes]:
     return {image.tobytes() for image in images}
 
 

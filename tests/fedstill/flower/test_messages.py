@@ -35,7 +35,7 @@ def test_no_message_of_ours_has_an_array_record() -> None:
     ],
 )
 def test_a_malformed_request_message_is_refused(content: RecordDict) -> None:
-    with pytest.raises(ValueError, match="message has no|not bytes"):
+    with pytest.raises(ValueError, match=r"message has no|not bytes"):
         unpack_requests(content)
 
 

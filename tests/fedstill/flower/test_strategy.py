@@ -19,6 +19,16 @@ SHARED = Shared(seed=1, proxy_digest=b"abcdefgh", proxy_size=30, classes=3)
 Work = Callable[[int, bytes], DeviceAnswer]
 
 
+def keep_in(seen: list[RoundReplies]) -> Callable[[RoundReplies], dict[str, float]]:
+    """Return a `conclude` that only notes what it got."""
+
+    def conclude(replies: RoundReplies) -> dict[str, float]:
+        seen.append(replies)
+        return {}
+
+    return conclude
+
+
 def good(device: int, request: bytes) -> DeviceAnswer:
     """Answer like a device whose disk is always empty."""
     task = open_request(SHARED, LabelCache.empty(30, 3), request)
@@ -45,9 +55,7 @@ def hosts(work: Work) -> ClientApp:
 def run(work: Work, quorum: float = 0.5, rounds: int = 1) -> tuple[FederatedDistillation, list[RoundReplies]]:
     seen: list[RoundReplies] = []
     exchange = ServerExchange(SHARED, per_round=10, rounds=rounds)
-    strategy = FederatedDistillation(
-        exchange, lambda replies: seen.append(replies) or {"answers": 0.0}, RoundPolicy(6, quorum, timeout=1)
-    )
+    strategy = FederatedDistillation(exchange, keep_in(seen), RoundPolicy(6, quorum, timeout=1))
     strategy.start(LocalGrid(hosts(work), 3, {}), num_rounds=rounds)
     return strategy, seen
 
@@ -102,9 +110,7 @@ def test_a_host_can_not_speak_for_anothers_device() -> None:
             return chosen(message, context)
 
     seen: list[RoundReplies] = []
-    strategy = FederatedDistillation(
-        ServerExchange(SHARED, 10, 1), lambda replies: seen.append(replies) or {}, RoundPolicy(6, 0.5, 1)
-    )
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), RoundPolicy(6, 0.5, 1))
     strategy.start(LocalGrid(Mixed(), 3, {}), num_rounds=1)
     assert list(seen[0].votes) == [2, 3, 4, 5]
 
@@ -159,12 +165,10 @@ def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default
 
 
 def test_start_resumes_at_its_first_round() -> None:
-    seen: list[int] = []
-    strategy = FederatedDistillation(
-        ServerExchange(SHARED, 10, 3), lambda replies: seen.append(replies.round_number) or {}, first_round=3
-    )
+    seen: list[RoundReplies] = []
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 3), keep_in(seen), first_round=3)
     strategy.start(LocalGrid(hosts(good), 3, {}), num_rounds=3)
-    assert seen == [3]
+    assert [replies.round_number for replies in seen] == [3]
 
 
 def test_an_unknown_node_answers_with_an_error_not_an_exception() -> None:

@@ -114,7 +114,7 @@ def test_a_file_that_differs_from_torch_is_refused(
 
 def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "relu.onnx"
-    shape = ["batch", 1, 8, 8]
+    shape: list[str | int | None] = ["batch", 1, 8, 8]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["image"], ["logits"])],
         "g",
