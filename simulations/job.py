@@ -15,7 +15,7 @@ from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.learning import State
 from fedstill.tasks import load_task
-from fedstill.workers import unordered, use_one_thread
+from fedstill.workers import close, unordered, use_one_thread
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
 from server.release.student import Released, release
@@ -120,6 +120,7 @@ def _release(
     setup: Setup, shelf: Shelf, plan: Plan, federation: Federation, progress: RunProgress
 ) -> dict[str, Released]:
     names = list(plan.student_of)
+    close()  # the workers' memory from training is not needed beside the exporter's
     progress.stage("export and quantize", len(names))
     count = min(setup.scenario.students.calibration_samples, len(shelf.proxy))
     calibration = np.array(shelf.proxy[:count])

@@ -31,6 +31,7 @@ from fedstill.rounds import RoundReplies, Traffic
 from fedstill.soft_labels import SoftLabels
 
 log = logging.getLogger("fedstill")
+MAX_FAILED_QUERIES = 3
 
 Conclude = Callable[[RoundReplies], Mapping[str, float]]
 
@@ -77,6 +78,7 @@ class FederatedDistillation(Strategy):
         self.traffic = Traffic()
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
+        self._failed_queries = 0
 
     def summary(self) -> None:
         """Log what this strategy exchanges."""
@@ -212,13 +214,23 @@ class FederatedDistillation(Strategy):
             unknown = sorted(nodes - self._hosts.keys())
             if unknown:
                 queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
-                self._register(grid.send_and_receive(queries, timeout=self.policy.timeout))
+                self._register(list(grid.send_and_receive(queries, timeout=self.policy.timeout)))
             known = sum(len(devices) for devices in self._hosts.values())
             if known >= needed or time.monotonic() > deadline:
                 return
             time.sleep(0.2)
 
-    def _register(self, replies: Iterable[Message]) -> None:
+    def _register(self, replies: list[Message]) -> None:
+        """Note the devices of new hosts.
+
+        Raises:
+            QuorumError: every host failed, several times in a row: waiting on would not help.
+        """
+        failed = [reply for reply in replies if reply.has_error()]
+        self._failed_queries = self._failed_queries + 1 if failed and len(failed) == len(replies) else 0
+        if self._failed_queries >= MAX_FAILED_QUERIES and not self._hosts:
+            reason = failed[0].error.reason.strip().replace("\n", " ")
+            raise QuorumError(f"no host can tell its devices: {reason}")
         for reply in replies:
             devices = devices_of(reply)
             for host, carried in self._hosts.items():

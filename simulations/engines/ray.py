@@ -28,8 +28,8 @@ def run_ray(
 
     @configured_server.main()
     def main(grid: Grid, context: Context) -> None:
-        context.run_config = {**context.run_config, **config}
-        server_app(grid, context)
+        own = Context(context.run_id, context.node_id, context.node_config, context.state, config)
+        server_app(grid, own)
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -46,8 +46,10 @@ def _configured(client_app: ClientApp, run_config: UserConfig) -> ClientApp:
     wrapper = ClientApp()
 
     def forward(message: Message, context: Context) -> Message:
-        context.run_config = {**context.run_config, **run_config}
-        return client_app(message, context)
+        # The run configuration of a node's context can't be changed; its state is the same object, and lasts.
+        merged = {**context.run_config, **run_config}
+        own = Context(context.run_id, context.node_id, context.node_config, context.state, merged)
+        return client_app(message, own)
 
     register: Callable[[Callable[[Message, Context], Message]], object]
     for register in (wrapper.query("devices"), wrapper.train("distill")):

@@ -171,6 +171,18 @@ def test_start_resumes_at_its_first_round() -> None:
     assert [replies.round_number for replies in seen] == [3]
 
 
+def test_hosts_that_all_fail_end_the_run_instead_of_being_waited_for() -> None:
+    app = ClientApp()
+
+    @app.query("devices")
+    def devices(message: Message, context: Context) -> Message:
+        raise RuntimeError("no disk")
+
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), policy=RoundPolicy(6, 0.5, timeout=60))
+    with pytest.raises(QuorumError, match="no host can tell its devices: RuntimeError: no disk"):
+        strategy.start(LocalGrid(app, 2, {}), num_rounds=1)
+
+
 def test_an_unknown_node_answers_with_an_error_not_an_exception() -> None:
     grid = LocalGrid(hosts(good), 1, {})
     (reply,) = grid.send_and_receive([Message(RecordDict(), 99, "query.devices")])
