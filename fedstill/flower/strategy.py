@@ -229,7 +229,7 @@ class FederatedDistillation(Strategy):
         failed = [reply for reply in replies if reply.has_error()]
         self._failed_queries = self._failed_queries + 1 if failed and len(failed) == len(replies) else 0
         if self._failed_queries >= MAX_FAILED_QUERIES and not self._hosts:
-            reason = failed[0].error.reason.strip().replace("\n", " ")
+            reason = (failed[0].error.reason or "no reason given").strip().replace("\n", " ")
             raise QuorumError(f"no host can tell its devices: {reason}")
         for reply in replies:
             devices = devices_of(reply)

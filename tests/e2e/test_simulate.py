@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import psutil
 import pytest
 
 from server.release.runtime import logits
@@ -125,6 +126,46 @@ def test_the_ray_engine_gives_the_same_result(reference: Path, small_options: li
     assert outcome(tmp_path / "run") == outcome(reference)
 
 
+def test_flwr_run_gives_the_same_result(reference: Path, tmp_path: Path) -> None:
+    home = tmp_path / "flwr-home"
+    environment = {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "PATH": f"{COMMAND[0].rpartition('/')[0]}:{os.environ['PATH']}",
+    }
+    run_config = f"scenario={json.dumps(str(reference / 'config.toml'))} out={json.dumps(str(tmp_path / 'run'))}"
+    federation = "num-supernodes=2 client-resources-num-cpus=1"
+    command = ["flwr", "run", ".", "--stream", "--federation-config", federation, "-c", run_config]
+    try:
+        result = subprocess.run(
+            command,
+            cwd=Path(__file__).parents[2],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert (tmp_path / "run" / "summary.json").exists(), result.stdout[-3000:] + result.stderr[-3000:]
+    finally:
+        _stop_superlink(home)
+    # The app runs from an unpacked bundle, which is no checkout and has no commit.
+    same, expected = outcome(tmp_path / "run"), outcome(reference)
+    assert same["summary"].pop("commit") is None
+    expected["summary"].pop("commit")
+    assert same == expected
+
+
+def _stop_superlink(home: Path) -> None:
+    """Stop the SuperLink that `flwr run` left behind, and all that it started."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FLWR_HOME") == str(home):
+                process.kill()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+
+
 def test_another_seed_gives_another_result(reference: Path, small_options: list[str], tmp_path: Path) -> None:
     simulate(tmp_path / "run", *small_options, "--seed", "1")
     assert outcome(tmp_path / "run")["rounds"] != outcome(reference)["rounds"]
@@ -186,6 +227,8 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--seeds", "0,x"], "whole numbers"),
         (["--engine", "rai"], "rai"),
         (["--resume"], "no run to resume"),
+        (["--resume", "--rounds", "3"], "leave out options that change it"),
+        (["--seed", "1", "--seeds", "0,1"], "exclude each other"),
     ],
 )
 def test_bad_input_is_one_clear_line_exit_code_2_and_no_folder(wrong: list[str], reason: str, tmp_path: Path) -> None:
