@@ -51,7 +51,8 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         Console(stderr=True).print("fedstill: stopped; continue with --resume --out <the run folder>", markup=False)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # at once: workers end with this process, and everything finished is on disk
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ shares torch's pages with its siblings.
 
 import atexit
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any, TypeVar
@@ -24,6 +27,20 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _begin_worker() -> None:
+    """Set up a worker: one thread; Ctrl-C is the parent's business; no life after the parent's death."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_one_thread()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
 def default_workers() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -34,7 +51,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch", "fedstill.learning"])
-        _pools[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=use_one_thread)
+        _pools[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     return _pools[workers]
 
 

@@ -187,7 +187,7 @@ def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
     os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.send_signal(sign)
-    process.wait(timeout=60)
+    assert process.wait(timeout=20) == (-signal.SIGKILL if sign == signal.SIGKILL else 130)
     assert not (out / "summary.json").exists()
     simulate_resumed = subprocess.run(
         [*COMMAND[:2], "--resume", "--out", str(out)], capture_output=True, text=True, timeout=300, check=False

@@ -1,5 +1,11 @@
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from fedstill.workers import ordered, unordered
@@ -31,3 +37,25 @@ def test_each_result_names_the_place_of_its_call(workers: int) -> None:
 def test_a_failure_in_a_worker_reaches_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="device 2"):
         ordered(fail, [(number,) for number in range(4)], workers)
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    code = (
+        "import time\n"
+        "from fedstill.workers import ordered\n"
+        "import os\n"
+        "if __name__ == '__main__':\n"
+        "    print(os.getpid(), *set(ordered(os.getpid, [()] * 4, 2)), flush=True)\n"
+        "    ordered(time.sleep, [(600,), (600,)], 2)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True) as parent:
+        assert parent.stdout is not None
+        _, *workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert workers
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        deadline = time.monotonic() + 20
+        while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not [pid for pid in workers if psutil.pid_exists(pid)]

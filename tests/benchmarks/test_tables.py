@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tables import FOLDER, SCENARIOS, facts, stored, table
+from simulations.seeds import combine
+
+PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_documented_tables_are_those_of_the_stored_runs(scenario: str) -> None:
+    seeds = stored(scenario)
+    assert table(seeds) in PAGE
+    assert facts(seeds) in PAGE
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_stored_mean_is_that_of_the_stored_seeds(scenario: str) -> None:
+    summaries = [json.loads(path.read_text()) for path in sorted((FOLDER / scenario).glob("seed-*.json"))]
+    assert summaries
+    assert combine(summaries) == stored(scenario)
