@@ -16,7 +16,6 @@ class Fit:
         weight_decay: decoupled for adam.
         decay: `cosine` to zero over the steps, or `constant`.
         augment: `full` shifts and mirrors images as the task allows, `flip` only mirrors them.
-        freeze_statistics: keep BatchNorm's running statistics and normalize with them.
     """
 
     steps: int
@@ -26,4 +25,3 @@ class Fit:
     weight_decay: float = 0.0
     decay: Literal["cosine", "constant"] = "constant"
     augment: Literal["none", "flip", "full"] = "full"
-    freeze_statistics: bool = False

@@ -136,10 +136,6 @@ def fit(
     rng = generator(seed)
     optimizer = _optimizer(model, how)
     model.train()
-    if how.freeze_statistics:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-                module.eval()
     pixels = torch.from_numpy(np.array(images))
     anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
     anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)

@@ -34,17 +34,16 @@ class FitSettings(Settings):
     """`full`: shift and mirror images as the task allows; `flip`: only mirror them; soft labels are of images as they
     are, so a distillation with few steps learns less from shifted ones."""
 
-    def of(self, samples: int, learning_rate_factor: float = 1.0, *, freeze_statistics: bool = False) -> Fit:
+    def of(self, samples: int) -> Fit:
         """Return the fit for this many samples."""
         return Fit(
             steps=max(self.min_steps, math.ceil(self.epochs * samples / self.batch)),
             batch=self.batch,
-            learning_rate=self.learning_rate * learning_rate_factor,
+            learning_rate=self.learning_rate,
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             decay=self.decay,
             augment=self.augment,
-            freeze_statistics=freeze_statistics,
         )
 
 

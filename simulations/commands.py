@@ -33,7 +33,7 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-def _run(scenario: Scenario, out: Path, engine: Engine, hosts: int, workers: int) -> None:
+def _run(out: Path, engine: Engine, hosts: int, workers: int) -> None:
     """Run a scenario whose configuration lies in `out` already."""
     run_config: dict[str, bool | float | int | str] = {
         "scenario": str(out / CONFIG),
@@ -48,7 +48,8 @@ def _run(scenario: Scenario, out: Path, engine: Engine, hosts: int, workers: int
         return
     from simulations.engines.ray import run_ray
 
-    run_ray(server_app, client_app, hosts, {**run_config, "workers": workers})
+    # Ray spreads hosts over cores already, so a host computes its devices one by one.
+    run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1})
 
 
 def _prepare(scenario: Scenario, out: Path) -> None:
@@ -135,7 +136,7 @@ def simulate(
         loaded = load_scenario(scenario, changes)
         folder = (out or _default_folder(loaded.name)).resolve()
         _prepare(loaded, folder)
-    _run(loaded, folder, engine, used_hosts, used_workers)
+    _run(folder, engine, used_hosts, used_workers)
 
 
 def _default_folder(name: str) -> Path:
@@ -168,7 +169,7 @@ def _several(
             loaded = load_scenario(scenario, [*changes, f"seed={seed}"])
             _prepare(loaded, own)
         if not (own / SUMMARY).exists():
-            _run(loaded, own, *how)
+            _run(own, *how)
         summaries.append(json.loads((own / SUMMARY).read_text()))
         curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
     combined = combine(summaries)

@@ -16,14 +16,22 @@ def run_ray(
     server_app: ServerApp,
     client_app: ClientApp,
     hosts: int,
-    run_config: Mapping[str, bool | float | int | str],
+    server_config: Mapping[str, bool | float | int | str],
+    host_config: Mapping[str, bool | float | int | str],
 ) -> None:
     """Run a Flower app in Flower's simulation, one core per actor.
 
     `run_simulation` has no run configuration, so both apps get theirs from a wrapper here; the apps are the same.
+
+    Args:
+        server_app: the ServerApp.
+        client_app: the ClientApp.
+        hosts: number of virtual SuperNodes.
+        server_config: run configuration of the ServerApp.
+        host_config: run configuration of the hosts.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    config = dict(run_config)
+    config = dict(server_config)
     configured_server = ServerApp()
 
     @configured_server.main()
@@ -36,7 +44,7 @@ def run_ray(
         warnings.simplefilter("ignore")
         run_simulation(
             server_app=configured_server,
-            client_app=_configured(client_app, config),
+            client_app=_configured(client_app, dict(host_config)),
             num_supernodes=hosts,
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
         )

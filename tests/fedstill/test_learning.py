@@ -67,17 +67,6 @@ def test_predictions_are_made_in_eval_mode_without_augmentation() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_frozen_statistics_stay_as_they_were() -> None:
-    model = build(ARCHITECTURES["tiny-conv-s"], TASK, seed=1)
-    before = state_of(model)
-    images, labels = stripes(64, seed=0)
-    fit(model, images, labels, TASK, replace(HOW, freeze_statistics=True), F.cross_entropy, 0)
-    after = state_of(model)
-    running = [name for name in before if "running" in name]
-    assert running
-    assert all(torch.equal(before[name], after[name]) for name in running)
-
-
 def test_an_anchor_pulls_towards_its_own_targets() -> None:
     images, labels = stripes(64, seed=5)
     flipped = Anchor(images, 1 - labels, F.cross_entropy, weight=20.0)
