@@ -23,27 +23,31 @@ HEADER = (
 )
 
 
-def _percent(mean: Mapping[str, Any], std: Mapping[str, Any], key: str) -> str:
-    return f"{100 * mean[key]:.1f} ± {100 * std[key]:.1f}"
+def _percent(seeds: Mapping[str, Any], *keys: str) -> str:
+    """Return a share in percent with its deviation, which a single seed has not."""
+    mean, std = seeds["mean"], seeds["std"]
+    for key in keys:
+        mean, std = mean[key], std[key]
+    deviation = f" ± {100 * std:.1f}" if len(seeds["seeds"]) > 1 else ""
+    return f"{100 * mean:.1f}{deviation}"
 
 
 def table(seeds: Mapping[str, Any]) -> str:
     """Return the table of one scenario's `seeds.json`: mean and sample deviation, accuracies in percent."""
     rows = [HEADER, tuple("---" for _ in HEADER)]
-    gains = seeds["derived"]["mean"]["federation_gain"], seeds["derived"]["std"]["federation_gain"]
     for name, mean in seeds["mean"]["device_classes"].items():
-        std = seeds["std"]["device_classes"][name]
         accuracies = [
-            _percent(mean, std, f"accuracy_{kind}")
+            _percent(seeds, "device_classes", name, f"accuracy_{kind}")
             for kind in ("local_only", "teacher_only", "devices", "released_fp32", "released")
         ]
+        gain = seeds["derived"]["mean"]["federation_gain"][name]
         rows.append(
             (
                 name,
                 mean["student"],
                 f"{mean['parameters']:,.0f}",
                 *accuracies,
-                f"**{100 * gains[0][name]:+.1f}** ± {100 * gains[1][name]:.1f}",
+                f"{'+' if gain > 0 else ''}{_percent(seeds['derived'] | {'seeds': seeds['seeds']}, 'federation_gain', name)}",
                 f"{mean['onnx_fp32_bytes'] / 1000:.0f} → {mean['onnx_bytes'] / 1000:.0f}",
                 f"{mean['uplink_bytes_per_round'] / 1000:.1f} / {mean['downlink_bytes_per_round'] / 1000:.1f}",
                 f"{mean['fedavg_bytes_per_round'] / 1000:.0f}",
@@ -54,12 +58,11 @@ def table(seeds: Mapping[str, Any]) -> str:
 
 def facts(seeds: Mapping[str, Any]) -> str:
     """Return the line below a table: teacher, ceiling, share of the gap closed, seeds and commit."""
-    mean, std, derived = seeds["mean"], seeds["std"], seeds["derived"]
-    before, after = (_percent(mean["teacher"], std["teacher"], f"accuracy_{when}") for when in ("initial", "final"))
+    mean = seeds["mean"]
+    before, after = (_percent(seeds, "teacher", f"accuracy_{when}") for when in ("initial", "final"))
+    gap = _percent(seeds["derived"] | {"seeds": seeds["seeds"]}, "gap_closed")
     return (
-        f"Teacher {before} → {after}, "
-        f"central ceiling {_percent(mean['central'], std['central'], 'accuracy')}, gap closed "
-        f"{100 * derived['mean']['gap_closed']:.0f} ± {100 * derived['std']['gap_closed']:.0f} %. "
+        f"Teacher {before} → {after}, central ceiling {_percent(seeds, 'central', 'accuracy')}, gap closed {gap} %. "
         f"Seeds {', '.join(map(str, seeds['seeds']))}; {mean['rounds']:.0f} rounds; commit `{mean['commit'][:10]}`; "
         f"{mean['timing']['wall_seconds']:.0f} s a run beside other work, {mean['peak_rss_bytes'] / 1e9:.1f} GB."
     )
