@@ -32,6 +32,11 @@ def _percent(seeds: Mapping[str, Any], *keys: str) -> str:
     return f"{100 * mean:.1f}{deviation}"
 
 
+def _derived(seeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the derived figures in the form of `seeds.json`."""
+    return {**seeds["derived"], "seeds": seeds["seeds"]}
+
+
 def table(seeds: Mapping[str, Any]) -> str:
     """Return the table of one scenario's `seeds.json`: mean and sample deviation, accuracies in percent."""
     rows = [HEADER, tuple("---" for _ in HEADER)]
@@ -40,14 +45,14 @@ def table(seeds: Mapping[str, Any]) -> str:
             _percent(seeds, "device_classes", name, f"accuracy_{kind}")
             for kind in ("local_only", "teacher_only", "devices", "released_fp32", "released")
         ]
-        gain = seeds["derived"]["mean"]["federation_gain"][name]
+        gain = _percent(_derived(seeds), "federation_gain", name)
         rows.append(
             (
                 name,
                 mean["student"],
                 f"{mean['parameters']:,.0f}",
                 *accuracies,
-                f"{'+' if gain > 0 else ''}{_percent(seeds['derived'] | {'seeds': seeds['seeds']}, 'federation_gain', name)}",
+                gain if gain.startswith("-") else f"+{gain}",
                 f"{mean['onnx_fp32_bytes'] / 1000:.0f} → {mean['onnx_bytes'] / 1000:.0f}",
                 f"{mean['uplink_bytes_per_round'] / 1000:.1f} / {mean['downlink_bytes_per_round'] / 1000:.1f}",
                 f"{mean['fedavg_bytes_per_round'] / 1000:.0f}",
@@ -60,7 +65,7 @@ def facts(seeds: Mapping[str, Any]) -> str:
     """Return the line below a table: teacher, ceiling, share of the gap closed, seeds and commit."""
     mean = seeds["mean"]
     before, after = (_percent(seeds, "teacher", f"accuracy_{when}") for when in ("initial", "final"))
-    gap = _percent(seeds["derived"] | {"seeds": seeds["seeds"]}, "gap_closed")
+    gap = _percent(_derived(seeds), "gap_closed")
     return (
         f"Teacher {before} → {after}, central ceiling {_percent(seeds, 'central', 'accuracy')}, gap closed {gap} %. "
         f"Seeds {', '.join(map(str, seeds['seeds']))}; {mean['rounds']:.0f} rounds; commit `{mean['commit'][:10]}`; "
