@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 import typer
@@ -33,10 +35,21 @@ def _root() -> None:
     pass
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End at once on Ctrl-C: workers end with this process, and everything finished is on disk."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.show_cursor(True)
+    console.print("fedstill: stopped; continue with --resume --out <the run folder>", markup=False)
+    sys.stdout.flush()
+    os._exit(130)
+
+
 def main() -> None:
     """Run the command; errors meant for people become one line and exit code 2."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job of a script
+        signal.signal(signal.SIGINT, _stop)
     for entry in importlib.metadata.entry_points(group=GROUP):
         entry.load()(app)
     try:
@@ -49,10 +62,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("fedstill: stopped; continue with --resume --out <the run folder>", markup=False)
-        sys.stdout.flush()
-        os._exit(130)  # at once: workers end with this process, and everything finished is on disk
+    except click.Abort:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

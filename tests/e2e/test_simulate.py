@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,8 @@ def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # A test run in the background of a script inherits an ignored SIGINT; a person at a terminal does not.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (out / "rounds.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
