@@ -163,11 +163,8 @@ def _several(
     curves: dict[int, list[dict[str, Any]]] = {}
     for seed in seeds:
         own = folder / f"seed-{seed}"
-        if (own / CONFIG).exists():
-            loaded = load_scenario(str(own / CONFIG))
-        else:
-            loaded = load_scenario(scenario, [*changes, f"seed={seed}"])
-            _prepare(loaded, own)
+        if not (own / CONFIG).exists():
+            _prepare(load_scenario(scenario, [*changes, f"seed={seed}"]), own)
         if not (own / SUMMARY).exists():
             _run(own, *how)
         summaries.append(json.loads((own / SUMMARY).read_text()))
