@@ -1,10 +1,14 @@
 """A device: its student, its private data, its label cache, and what it does in a round.
 
 The state after each round lies on the device's disk, the last two rounds of it, so that a device that was killed goes
-on from a finished round, and one that is asked the same round twice answers from what it already did.
+on from a finished round, and one that is asked the same round twice answers from what it already did. A state that
+can't be read counts as not there: the device goes on from the older one or from nothing, and catches up.
 """
 
 import io
+import logging
+import pickle
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +33,8 @@ from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
 from fedstill.tasks import Images, Task
 
+log = logging.getLogger("fedstill")
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.PickleError, zipfile.BadZipFile)
 ROUND_TEST_SAMPLES = 1000  # a full evaluation in each round would cost as much as the training
 
 
@@ -133,11 +139,11 @@ class Device:
         return SCHEDULES[wanted.schedule](progress_of(task.round_number, task.rounds), wanted.start, wanted.end)
 
     def _digestible(self, task: RoundTask) -> Ints:
-        """Return the samples with a label that this round does not ask about.
+        """Return the samples with a label in use that this round does not ask about.
 
         A device that had just learned the old consensus about a sample would only repeat it.
         """
-        return np.setdiff1d(task.cache.known, task.predict)
+        return np.setdiff1d(task.usable, task.predict)
 
     def _digest(self, model: nn.Module, task: RoundTask) -> None:
         """Learn the consensus about the proxy samples that have one."""
@@ -169,13 +175,30 @@ class Device:
         return self.folder / f"round-{round_number:05d}.pt"
 
     def _load(self, asked: int) -> _State | None:
-        """Return the state of the asked round, or else of the newest round before it."""
-        found = sorted(self.folder.glob("round-*.pt"), reverse=True)
-        path = next((path for path in found if path <= self._path(asked)), None)
-        if path is None:
-            return None
+        """Return the state of the asked round, or else of the newest round before it that can be read."""
+        for path in sorted(self.folder.glob("round-*.pt"), reverse=True):
+            if path > self._path(asked):
+                continue
+            try:
+                return self._read(path)
+            except UNREADABLE as error:
+                log.warning("device %d: state %s can't be read and is passed over: %s", self.number, path, error)
+        return None
+
+    def _read(self, path: Path) -> _State:
+        """Read a state and verify the file's own checksums, which `torch.load` does not do.
+
+        Raises:
+            UNREADABLE: the file is not what was written.
+        """
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"damaged at {damaged}")
         stored: dict[str, Any] = torch.load(path, weights_only=True)
         cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
+        if cache.labels.shape != (self.context.proxy_size, self.context.classes):
+            raise ValueError("it is about another proxy set")
         answer = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
         return _State(stored["round"], stored["student"], cache, answer)
 

@@ -7,7 +7,7 @@ FedstillError           ends a command with exit code 2
 ├── QuorumError         fewer usable replies than the round needs
 ├── ExportError         a student that does not survive export or quantization
 └── PacketError         a packet refused; the round goes on without it
-    └── StaleCacheError a packet that extends a cache version which its receiver does not hold
+    └── StaleCacheError a packet that does not fit the label cache of its receiver
 """
 
 
@@ -40,8 +40,13 @@ class PacketError(FedstillError):
 
 
 class StaleCacheError(PacketError):
-    """The packet extends another cache version than the receiver holds."""
+    """The packet does not fit the receiver's label cache.
 
-    def __init__(self, held: int, base: int) -> None:
-        super().__init__(f"packet extends cache version {base}, this cache is at version {held}")
+    Args:
+        held: version that the receiver can go on from, 0: none.
+        reason: what does not fit.
+    """
+
+    def __init__(self, held: int, reason: str) -> None:
+        super().__init__(reason)
         self.held = held

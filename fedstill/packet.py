@@ -4,7 +4,7 @@ Rules of `decode`, each refused with a reason:
 * the packet is no larger than `Expected.max_bytes`, parses, and its checksum holds;
 * its contract version, run, round, classes, proxy set digest and size are the expected ones;
 * its samples are known: a draw that the receiver can repeat or a bitmap of the proxy set's length;
-* payload, abstentions, certainty and class prior have exactly the size that follows from the above;
+* payload, abstentions, certainty, class prior and ages have exactly the size that follows from the above;
 * probabilities are finite, not negative, and sum to one.
 """
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from fedstill.errors import PacketError
+from fedstill.expiry import due
 from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels, draw
 from protos import soft_labels_pb2 as pb
 
@@ -52,17 +53,26 @@ class Context:
     @property
     def max_bytes(self) -> int:
         """Size in bytes that no honest packet of this run reaches: float32 for every proxy sample, and headers."""
-        return 4 * self.proxy_size * self.classes + 2 * self.proxy_size + self.classes + 4096
+        return 4 * self.proxy_size * self.classes + 7 * self.proxy_size + self.classes + 4096
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A packet that passed all checks."""
+    """A packet that passed all checks.
+
+    Attributes:
+        labels: what it says.
+        round_number: the round that it belongs to.
+        base_version: the cache version that it extends.
+        cache_version: the version after it, or held by its sender.
+        ages: how many versions before `cache_version` each label changed `[samples]`; None: all at `cache_version`.
+    """
 
     labels: SoftLabels
     round_number: int
     base_version: int
     cache_version: int
+    ages: Ints | None = None
 
 
 def largest_remainder(shares: Floats, total: int) -> npt.NDArray[np.uint8]:
@@ -125,11 +135,17 @@ def encode_samples(context: Context, ids: Ints, round_number: int) -> pb.Samples
     return pb.Samples(bitmap=np.packbits(bits).tobytes())
 
 
-def decode_samples(context: Context, samples: pb.Samples) -> Ints:
+def decode_samples(context: Context, samples: pb.Samples, changed: Ints | None = None) -> Ints:
     """Return the proxy samples that `samples` describes, ascending.
 
+    Args:
+        context: what both sides share.
+        samples: a draw or a bitmap.
+        changed: what the reader's cache tells of each label, for a draw that means only those due `[proxy]`.
+
     Raises:
-        PacketError: another run's draw, an impossible count or round, or a bitmap of the wrong length.
+        PacketError: another run's draw, an impossible count or round, a draw that needs a cache where none is, or a
+            bitmap of the wrong length.
     """
     form = samples.WhichOneof("form")
     if form == "draw":
@@ -137,7 +153,13 @@ def decode_samples(context: Context, samples: pb.Samples) -> Ints:
             raise PacketError("samples are drawn from another run's seed")
         if not 0 < samples.draw.count <= context.proxy_size or samples.draw.round < 1:
             raise PacketError(f"impossible draw of {samples.draw.count} samples in round {samples.draw.round}")
-        return draw(context.seed, samples.draw.round, context.proxy_size, samples.draw.count)
+        named = samples.draw
+        drawn = draw(context.seed, named.round, context.proxy_size, named.count, independent=named.independent)
+        if named.duration == 0:
+            return drawn
+        if changed is None:
+            raise PacketError("samples depend on a cache")
+        return drawn[due(changed[drawn], named.round, named.duration)]
     if form == "bitmap":
         bits = _bits(samples.bitmap, context.proxy_size, "sample bitmap")
         return np.flatnonzero(bits).astype(np.int64)
@@ -162,6 +184,8 @@ def encode(
     encoding: str,
     base_version: int = 0,
     cache_version: int = 0,
+    samples: pb.Samples | None = None,
+    ages: Ints | None = None,
 ) -> pb.Packet:
     """Build the packet of `labels`, checksum included.
 
@@ -173,6 +197,8 @@ def encode(
         encoding: a key of `ENCODINGS`.
         base_version: the cache version that this packet extends.
         cache_version: the cache version after it (down), or held by the device (up).
+        samples: how the samples are named; None: as the draw of `samples_round` or as a bitmap.
+        ages: how many versions before `cache_version` each label changed `[samples]`; None: all at `cache_version`.
     """
     present = labels.present
     packet = pb.Packet(
@@ -181,13 +207,14 @@ def encode(
         round=round_number,
         proxy_digest=context.proxy_digest,
         proxy_size=context.proxy_size,
-        samples=encode_samples(context, labels.ids, samples_round),
+        samples=encode_samples(context, labels.ids, samples_round) if samples is None else samples,
         classes=context.classes,
         encoding=ENCODINGS[encoding],
         payload=_encode_rows(labels.probabilities[present], ENCODINGS[encoding]),
         abstained=b"" if present.all() else np.packbits(~present).tobytes(),
         base_version=base_version,
         cache_version=cache_version,
+        ages=[] if ages is None else ages.tolist(),
     )
     if labels.certainty is not None:
         packet.certainty = np.rint(labels.certainty[present] * 255).astype(np.uint8).tobytes()
@@ -197,7 +224,14 @@ def encode(
     return packet
 
 
-def decode(context: Context, content: bytes, *, round_number: int | None = None, ids: Ints | None = None) -> Decoded:
+def decode(
+    context: Context,
+    content: bytes,
+    *,
+    round_number: int | None = None,
+    ids: Ints | None = None,
+    changed: Ints | None = None,
+) -> Decoded:
     """Parse and check a serialized packet.
 
     Args:
@@ -205,6 +239,7 @@ def decode(context: Context, content: bytes, *, round_number: int | None = None,
         content: untrusted bytes.
         round_number: the round that the packet must belong to; None: any.
         ids: the samples that it must be about; None: any of the proxy set.
+        changed: what the reader's cache tells of each label, for samples named by what is due `[proxy]`.
 
     Raises:
         PacketError: any rule of this module is broken.
@@ -216,10 +251,17 @@ def decode(context: Context, content: bytes, *, round_number: int | None = None,
         packet.ParseFromString(content)
     except DecodeError as error:
         raise PacketError("packet does not parse") from error
-    return check(context, packet, round_number=round_number, ids=ids)
+    return check(context, packet, round_number=round_number, ids=ids, changed=changed)
 
 
-def check(context: Context, packet: pb.Packet, *, round_number: int | None = None, ids: Ints | None = None) -> Decoded:
+def check(
+    context: Context,
+    packet: pb.Packet,
+    *,
+    round_number: int | None = None,
+    ids: Ints | None = None,
+    changed: Ints | None = None,
+) -> Decoded:
     """Check a parsed packet like `decode` does."""
     if packet.checksum != _checksum(packet):
         raise PacketError("checksum does not hold")
@@ -233,7 +275,7 @@ def check(context: Context, packet: pb.Packet, *, round_number: int | None = Non
         raise PacketError("packet about another proxy set")
     if packet.classes != context.classes:
         raise PacketError(f"{packet.classes} classes, {context.classes} expected")
-    named = decode_samples(context, packet.samples)
+    named = decode_samples(context, packet.samples, changed)
     if ids is not None and not np.array_equal(named, ids):
         raise PacketError("packet is about other samples than were asked for")
     if packet.abstained:
@@ -246,7 +288,7 @@ def check(context: Context, packet: pb.Packet, *, round_number: int | None = Non
     labels = SoftLabels(
         named, probabilities, present, _certainty(packet.certainty, present), _class_prior(packet.class_prior, context)
     )
-    return Decoded(labels, packet.round, packet.base_version, packet.cache_version)
+    return Decoded(labels, packet.round, packet.base_version, packet.cache_version, _ages(packet, len(named)))
 
 
 def _certainty(content: bytes, present: Bools) -> Floats | None:
@@ -257,6 +299,17 @@ def _certainty(content: bytes, present: Bools) -> Floats | None:
     certainty = np.zeros(len(present), dtype=np.float32)
     certainty[present] = np.frombuffer(content, dtype=np.uint8) / np.float32(255)
     return certainty
+
+
+def _ages(packet: pb.Packet, samples: int) -> Ints | None:
+    if not packet.ages:
+        return None
+    ages = np.array(packet.ages, dtype=np.int64)
+    if len(ages) != samples:
+        raise PacketError(f"{len(ages)} ages, {samples} expected")
+    if ages.max() >= packet.cache_version - packet.base_version:
+        raise PacketError(f"a label older than the version {packet.base_version} that the packet extends")
+    return ages
 
 
 def _class_prior(content: bytes, context: Context) -> Floats | None:

@@ -62,7 +62,13 @@ class ExchangeSettings(Settings):
     """What travels in a round, and when a round counts."""
 
     per_round: int = Field(gt=0)
-    """Proxy samples that a round is about."""
+    """Proxy samples that a round draws."""
+    draw: Literal["walk", "independent"] = "walk"
+    """`walk`: consecutive rounds walk through a permutation of the proxy set; `independent`: each round draws anew."""
+    duration: int = Field(default=0, ge=0, lt=2**31)
+    """Rounds D that a consensus lasts: a drawn sample is asked about when its consensus is as old as D or unknown, and
+    students learn from younger ones only. A D of several times the rounds that draw the whole proxy set leaves few
+    samples without a label in use. 0: all that is drawn is asked about, and a consensus lasts until it is replaced."""
     uplink: Encoding = "float16"
     """Encoding of the devices' soft labels."""
     downlink: Encoding = "float16"

@@ -45,12 +45,15 @@ def soft_labels(
     return SoftLabels(ids, rows, answered, certainty, class_prior)
 
 
-def draw(seed: int, round_number: int, population: int, count: int) -> Ints:
+def draw(seed: int, round_number: int, population: int, count: int, *, independent: bool = False) -> Ints:
     """Return the proxy samples of a round, ascending `[count]`: the same on both sides, from the seed alone.
 
     Consecutive rounds walk through a permutation of the proxy set, a new one when it is used up, so that the label
-    caches fill as fast as they can.
+    caches fill as fast as they can; `independent` rounds each draw anew.
     """
+    if independent:
+        chosen = stream(seed, "independent-draw", round_number).choice(population, count, replace=False)
+        return np.sort(chosen).astype(np.int64)
     per_pass = population // count
     pass_number, slot = divmod(round_number - 1, per_pass)
     order = stream(seed, "proxy-draw", pass_number).permutation(population)

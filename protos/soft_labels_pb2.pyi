@@ -1,7 +1,8 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -20,14 +21,18 @@ SIMPLEX_8BIT: Encoding
 class Samples(_message.Message):
     __slots__ = ("draw", "bitmap")
     class Draw(_message.Message):
-        __slots__ = ("seed", "round", "count")
+        __slots__ = ("seed", "round", "count", "independent", "duration")
         SEED_FIELD_NUMBER: _ClassVar[int]
         ROUND_FIELD_NUMBER: _ClassVar[int]
         COUNT_FIELD_NUMBER: _ClassVar[int]
+        INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
+        DURATION_FIELD_NUMBER: _ClassVar[int]
         seed: int
         round: int
         count: int
-        def __init__(self, seed: _Optional[int] = ..., round: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+        independent: bool
+        duration: int
+        def __init__(self, seed: _Optional[int] = ..., round: _Optional[int] = ..., count: _Optional[int] = ..., independent: _Optional[bool] = ..., duration: _Optional[int] = ...) -> None: ...
     DRAW_FIELD_NUMBER: _ClassVar[int]
     BITMAP_FIELD_NUMBER: _ClassVar[int]
     draw: Samples.Draw
@@ -35,7 +40,7 @@ class Samples(_message.Message):
     def __init__(self, draw: _Optional[_Union[Samples.Draw, _Mapping]] = ..., bitmap: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
-    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum")
+    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum", "ages")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +56,7 @@ class Packet(_message.Message):
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CACHE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    AGES_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
@@ -66,20 +72,23 @@ class Packet(_message.Message):
     base_version: int
     cache_version: int
     checksum: int
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    ages: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ..., ages: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
-    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict")
+    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict", "cache_checksum")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     CONSENSUS_FIELD_NUMBER: _ClassVar[int]
     PREDICT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
     rounds: int
     consensus: Packet
     predict: Samples
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ...) -> None: ...
+    cache_checksum: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ..., cache_checksum: _Optional[int] = ...) -> None: ...

@@ -144,6 +144,11 @@ def measure(task_name: str, architecture_name: str, state: State, data: Labelled
     return accuracy(model, data.images, data.labels, task)
 
 
+def _mean(values: Floats) -> float | None:
+    """Return the mean, None without values: nobody answered, or nothing was due."""
+    return float(values.mean()) if len(values) else None
+
+
 def _work(kind: str, *arguments: Any) -> Any:
     return update_teacher(*arguments) if kind == "teacher" else distil_student(*arguments)
 
@@ -203,7 +208,7 @@ class Federation:
         covered = consensus.covered
         self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
         cache = self.exchange.cache
-        ids = cache.known
+        ids = cache.usable(replies.round_number, self.exchange.duration)
         labels = cache.labels[ids]
         shared = (ids, labels, replies.round_number)
         names = list(known.students)
@@ -254,10 +259,11 @@ class Federation:
         return {
             "round": replies.round_number,
             "answers": len(replies.votes),
+            "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
-            "abstained": float(1 - votes.present.mean()),
-            "entropy_before": float(entropy(votes.probabilities)[votes.present].mean()) if votes.present.any() else 0.0,
-            "entropy_after": float(entropy(consensus.labels).mean()),
+            "abstained": float((~votes.present).sum() / max(1, votes.present.size)),
+            "entropy_before": _mean(entropy(votes.probabilities)[votes.present]),
+            "entropy_after": _mean(entropy(consensus.labels)),
             "teacher_accuracy": teacher_accuracy,
             "teacher_update_kept": updated.kept,
             "guard_before": updated.guard_before,

@@ -96,7 +96,9 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
     task = load_task(scenario.task)
     shared = shelf.context(scenario.seed, task.classes)
     wire = scenario.exchange
-    exchange = ServerExchange(shared, wire.per_round, scenario.rounds, wire.downlink)
+    exchange = ServerExchange(
+        shared, wire.per_round, scenario.rounds, wire.downlink, wire.duration, wire.draw == "independent"
+    )
 
     def on_round(rows: list[Row]) -> None:
         write_atomic(setup.out / ROUNDS, "".join(json.dumps(row) + "\n" for row in rows).encode())

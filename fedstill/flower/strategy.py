@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -243,7 +242,7 @@ class FederatedDistillation(Strategy):
         consensus = mean(Votes.stack(replies.ids, replies.votes))
         covered = consensus.covered
         self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
-        return {"answers": float(len(replies.votes)), "covered": float(np.mean(covered))}
+        return {"answers": float(len(replies.votes)), "covered": float(covered.mean()) if len(covered) else 1.0}
 
 
 __all__ = ["FederatedDistillation", "RoundPolicy"]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 
 from client.device import Device
-from fedstill.exchange import ServerExchange
+from fedstill.cache import LabelCache
+from fedstill.exchange import ServerExchange, open_request
 from fedstill.packet import decode
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
@@ -20,9 +22,9 @@ def shelf(small: Scenario, tmp_path: Path) -> Shelf:
 
 
 def server_of(scenario: Scenario, shelf: Shelf) -> ServerExchange:
-    exchange = ServerExchange(
-        shelf.context(scenario.seed, 10), scenario.exchange.per_round, scenario.rounds, scenario.exchange.downlink
-    )
+    wire = scenario.exchange
+    context = shelf.context(scenario.seed, 10)
+    exchange = ServerExchange(context, wire.per_round, scenario.rounds, wire.downlink, wire.duration)
     rows = np.random.default_rng(0).dirichlet(np.ones(10), len(shelf.proxy)).astype(np.float32)
     exchange.publish(0, np.arange(len(shelf.proxy)), rows)
     return exchange
@@ -144,3 +146,146 @@ def test_private_samples_never_enter_the_devices_state_file(small: Scenario, she
     stored = (tmp_path / "d" / "device-00000" / "round-00001.pt").read_bytes()
     assert load_task(small.task).input_shape == (1, 8, 8)
     assert not any(image.tobytes() in stored for image in shelf.of_device(0).images)
+
+
+@pytest.fixture
+def caching(small: Scenario) -> Scenario:
+    """A scenario of eight rounds that draw half of the proxy set each, and whose consensus lasts three."""
+    wire = small.exchange.model_copy(update={"duration": 3})
+    return small.model_copy(update={"rounds": 8, "exchange": wire})
+
+
+def served(exchange: ServerExchange, own: Device, round_number: int) -> DeviceAnswer:
+    """Ask the device about a round, as the strategy does: a refusal is noted, an answer concluded."""
+    answer = own.answer(exchange.request(0, round_number))
+    if answer.refusal:
+        exchange.acknowledged[0] = answer.held_version
+        missed(exchange, round_number)
+    else:
+        finish(exchange, round_number, answer)
+    return answer
+
+
+def missed(exchange: ServerExchange, round_number: int) -> None:
+    """Finish a round without the device."""
+    ids = exchange.ids(round_number)
+    rows = np.random.default_rng(round_number).dirichlet(np.ones(10), len(ids)).astype(np.float32)
+    exchange.publish(round_number, ids, rows)
+
+
+def test_a_device_digests_no_consensus_that_has_reached_the_duration(
+    caching: Scenario, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
+    digested: list[np.ndarray] = []
+    dropped = 0
+    monkeypatch.setattr("client.device.fit", lambda model, images, *rest: digested.append(images))
+    for round_number in range(1, 7):
+        cache, asked = exchange.cache, exchange.ids(round_number)
+        served(exchange, own, round_number)
+        made = cache.changed - 1
+        young = np.flatnonzero((made == 0) | (round_number - made < 3))
+        expected = shelf.proxy[np.setdiff1d(young, asked)]
+        assert np.array_equal(digested[-2], expected)  # the last fit is the revisit
+        dropped += len(shelf.proxy) - len(young)
+    assert dropped > 0
+
+
+def test_a_device_that_missed_rounds_goes_on_with_the_servers_labels(
+    caching: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
+    assert not served(exchange, own, 1).refusal
+    for round_number in range(2, 5):
+        missed(exchange, round_number)
+    assert not served(exchange, own, 5).refusal
+    assert not served(exchange, own, 6).refusal
+
+
+def test_a_device_that_lost_its_disk_costs_one_round_and_goes_on(
+    caching: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange = server_of(caching, shelf)
+    for round_number in range(1, 4):
+        served(exchange, device(caching, shelf, tmp_path / "old"), round_number)
+    refusals = [bool(served(exchange, device(caching, shelf, tmp_path / "new"), place).refusal) for place in (4, 5, 6)]
+    assert refusals == [True, False, False]
+
+
+def test_a_device_learns_in_a_round_in_which_nothing_is_due(caching: Scenario, shelf: Shelf, tmp_path: Path) -> None:
+    wire = caching.exchange.model_copy(update={"per_round": len(shelf.proxy)})
+    everything = caching.model_copy(update={"exchange": wire})
+    exchange, own = server_of(everything, shelf), device(everything, shelf, tmp_path)
+    served(exchange, own, 1)
+    before = torch.load(tmp_path / "device-00000" / "round-00001.pt", weights_only=True)["student"]
+    answer = served(exchange, own, 2)
+    assert len(decode(exchange.context, answer.packet, changed=exchange.cache.changed).labels.ids) == 0
+    after = torch.load(tmp_path / "device-00000" / "round-00002.pt", weights_only=True)["student"]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # in a parameter or a label: the file stays readable
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _flip])
+def test_a_damaged_state_is_passed_over_and_the_device_catches_up(
+    damage: Callable[[Path], None], caching: Scenario, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
+    for round_number in range(1, 4):
+        served(exchange, own, round_number)
+    damage(tmp_path / "device-00000" / "round-00003.pt")
+    refused = served(exchange, own, 4)
+    assert refused.refusal
+    assert refused.held_version == 2  # that of round 2, the state before
+    assert "round-00003.pt can't be read and is passed over" in caplog.text
+    assert not served(exchange, own, 5).refusal
+    damage(tmp_path / "device-00000" / "round-00005.pt")
+    nothing = served(exchange, own, 6)
+    assert nothing.refusal
+    assert nothing.held_version == 0
+    assert not served(exchange, own, 7).refusal
+
+
+def test_labels_that_changed_on_the_devices_disk_are_noticed_and_replaced(
+    caching: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
+    served(exchange, own, 1)
+    path = tmp_path / "device-00000" / "round-00001.pt"
+    stored = torch.load(path, weights_only=True)
+    stored["labels"][5] = stored["labels"][5].flip(0)
+    torch.save(stored, path)
+    wrong = served(exchange, own, 2)
+    assert "not the server's" in wrong.refusal
+    assert wrong.held_version == 0
+    assert not served(exchange, own, 3).refusal
+
+
+def test_the_full_packet_after_a_refusal_leaves_nothing_of_the_old_cache(
+    caching: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
+    served(exchange, own, 1)
+    path = tmp_path / "device-00000" / "round-00001.pt"
+    stored = torch.load(path, weights_only=True)
+    stored["changed"] += 1
+    torch.save(stored, path)
+    served(exchange, own, 2)
+    full = exchange.request(0, 3)
+    expected = open_request(exchange.context, LabelCache.empty(len(shelf.proxy), 10), full).cache
+    assert not served(exchange, own, 3).refusal
+    kept = torch.load(tmp_path / "device-00000" / "round-00003.pt", weights_only=True)
+    assert np.array_equal(kept["labels"].numpy(), expected.labels)
+    assert np.array_equal(kept["changed"].numpy(), expected.changed)

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedstill.cache import LabelCache
 from fedstill.errors import PacketError, StaleCacheError
-from fedstill.exchange import ServerExchange, close_task, open_request
-from fedstill.packet import Context
-from fedstill.soft_labels import soft_labels
+from fedstill.exchange import RoundTask, ServerExchange, close_task, open_request
+from fedstill.packet import ENCODINGS, Context, check, encode
+from fedstill.soft_labels import draw, soft_labels
+from protos import soft_labels_pb2 as pb
 
 CONTEXT = Context(seed=5, proxy_digest=b"12345678", proxy_size=40, classes=3)
 
@@ -73,19 +76,202 @@ def test_an_answer_of_another_round_is_refused() -> None:
 
 def test_a_device_can_not_claim_a_version_that_does_not_exist() -> None:
     server = exchange()
-    task = open_request(CONTEXT, LabelCache(*_known_cache(), version=9), server.request(0, 1))
-    answer = close_task(CONTEXT, task, soft_labels(task.predict, rows(10)), "float16")
+    task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 1))
+    liar = replace(task, cache=replace(task.cache, version=9))
+    answer = close_task(CONTEXT, liar, soft_labels(task.predict, rows(10)), "float16")
     with pytest.raises(PacketError, match="claims cache version 9"):
         server.accept(0, 1, answer)
     assert server.acknowledged == {}
-
-
-def _known_cache() -> tuple[np.ndarray, np.ndarray]:
-    empty = LabelCache.empty(40, 3)
-    return empty.labels, empty.changed
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff", b"\x08\x01"])
 def test_a_malformed_request_is_refused(content: bytes) -> None:
     with pytest.raises(PacketError):
         open_request(CONTEXT, LabelCache.empty(40, 3), content)
+
+
+def caching(duration: int = 4, per_round: int = 10, encoding: str = "float16") -> ServerExchange:
+    """A server whose consensus lasts `duration` rounds, with the teacher's labels published."""
+    server = ServerExchange(CONTEXT, per_round, 200, encoding, duration, independent=True)
+    server.publish(0, np.arange(40), rows(40))
+    return server
+
+
+def play(server: ServerExchange, device: LabelCache, round_number: int) -> tuple[RoundTask, LabelCache]:
+    """Let a device answer a round and the server publish its consensus."""
+    task = open_request(CONTEXT, device, server.request(0, round_number))
+    labels = soft_labels(task.predict, rows(len(task.predict), round_number))
+    server.accept(0, round_number, close_task(CONTEXT, task, labels, "float16"))
+    server.publish(round_number, task.predict, rows(len(task.predict), 1000 + round_number))
+    return task, task.cache
+
+
+def test_both_sides_derive_the_same_due_samples_and_hold_equal_caches_over_many_rounds() -> None:
+    server, device = caching(), LabelCache.empty(40, 3)
+    asked = 0
+    for round_number in range(1, 60):
+        before = server.cache
+        task, device = play(server, device, round_number)
+        assert np.array_equal(device.labels, before.labels)
+        assert np.array_equal(device.changed, before.changed)
+        asked += len(task.predict)
+    assert 0.4 < asked / 590 < 0.7  # 4 / 7: drawn every 4 rounds, asked every 3 + 4
+
+
+def test_a_label_is_asked_again_at_exactly_the_duration_and_the_fresh_one_counts_at_once_on_both_sides() -> None:
+    server = ServerExchange(CONTEXT, per_round=40, rounds=20, duration=3)  # every round draws everything
+    server.publish(0, np.arange(40), rows(40))
+    device = LabelCache.empty(40, 3)
+    asked = []
+    for round_number in range(1, 9):
+        task, device = play(server, device, round_number)
+        asked.append(len(task.predict))
+    assert asked == [40, 0, 0, 40, 0, 0, 40, 0]
+    fresh = server.cache
+    assert fresh.changed.tolist() == [8] * 40  # the consensus of round 7
+    assert np.abs(fresh.labels - rows(40, 1007)).max() < 1e-3
+    task, device = play(server, device, 9)
+    assert np.array_equal(device.labels, fresh.labels)
+    assert len(task.usable) == 40
+
+
+def test_no_consensus_that_a_device_or_the_server_learns_from_has_reached_the_duration() -> None:
+    server, device = caching(), LabelCache.empty(40, 3)
+    dropped = 0
+    for round_number in range(1, 60):
+        task, device = play(server, device, round_number)
+        for cache, usable in ((device, task.usable), (server.cache, server.cache.usable(round_number, 4))):
+            made = cache.changed[usable] - 1  # the round of each label, 0: the teacher's own
+            assert (round_number - made[made > 0] < 4).all()
+            dropped += len(cache.known) - len(usable)
+    assert dropped > 0
+
+
+def test_a_round_in_which_nothing_is_due_is_a_round_like_any_other() -> None:
+    server, device = caching(duration=1000, per_round=40), LabelCache.empty(40, 3)
+    _, device = play(server, device, 1)
+    task, device = play(server, device, 2)
+    assert len(task.predict) == 0
+    assert len(task.usable) == 40
+    assert server.acknowledged == {0: 2}
+    assert play(server, device, 3)[1].version == server.cache.version - 1 == 3
+
+
+def test_which_samples_are_due_costs_no_bytes() -> None:
+    context = replace(CONTEXT, proxy_size=4000)  # a bitmap would have 500 bytes
+    beside_labels = []
+    for duration in (0, 50):
+        server = ServerExchange(context, 400, 200, duration=duration, independent=True)
+        server.publish(0, np.arange(4000), rows(4000))
+        server.acknowledged[0] = 1
+        cache = server.cache
+        server.publish(1, server.ids(1), rows(400))
+        task = open_request(context, cache, server.request(0, 2))
+        server.publish(2, task.predict, rows(len(task.predict)))
+        server.acknowledged[0] = 2
+        request = server.request(0, 3)
+        task = open_request(context, task.cache, request)
+        answer = close_task(context, task, soft_labels(task.predict, rows(len(task.predict))), "float16")
+        labels = pb.RoundRequest.FromString(request).consensus.payload + pb.Packet.FromString(answer).payload
+        beside_labels.append(len(request) + len(answer) - len(labels))
+    assert beside_labels[1] <= beside_labels[0] + 3 * 2  # a tag and a byte for each draw that is named
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_device_that_missed_rounds_knows_the_age_of_each_label_and_goes_on_in_step(encoding: str) -> None:
+    server, device = caching(encoding=encoding), LabelCache.empty(40, 3)
+    present = {1, 2, 3, 9, 10, 30, 31, 32}
+    for round_number in range(1, 33):
+        ids = server.ids(round_number)
+        if round_number in present:
+            task, device = play(server, device, round_number)
+            assert np.array_equal(task.predict, ids)
+        else:
+            server.publish(round_number, ids, rows(len(ids), round_number))
+
+
+def test_a_device_that_lost_its_disk_gets_every_label_with_its_age() -> None:
+    server, device = caching(), LabelCache.empty(40, 3)
+    for round_number in range(1, 12):
+        _, device = play(server, device, round_number)
+    with pytest.raises(StaleCacheError) as caught:
+        open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 12))
+    server.acknowledged[0] = caught.value.held
+    expected = server.cache
+    _, served = play(server, LabelCache.empty(40, 3), 12)
+    assert np.array_equal(served.changed, expected.changed)
+    assert np.array_equal(served.labels, expected.labels)
+
+
+def _label(cache: LabelCache) -> LabelCache:
+    labels = cache.labels.copy()
+    labels[3] = labels[3][::-1] + np.float32(1e-3)
+    return replace(cache, labels=labels)
+
+
+def _age(cache: LabelCache) -> LabelCache:
+    return replace(cache, changed=np.maximum(cache.changed - 1, 1))
+
+
+def _forgotten(cache: LabelCache) -> LabelCache:
+    return replace(cache, changed=np.zeros_like(cache.changed))
+
+
+@pytest.mark.parametrize("damage", [_label, _age, _forgotten])
+@pytest.mark.parametrize("duration", [0, 4])
+def test_a_cache_that_is_not_the_servers_is_refused_and_replaced_by_a_full_packet(
+    damage: object, duration: int
+) -> None:
+    server, device = caching(duration), LabelCache.empty(40, 3)
+    for round_number in range(1, 9):
+        _, device = play(server, device, round_number)
+    assert callable(damage)
+    with pytest.raises(StaleCacheError, match="label cache") as caught:
+        open_request(CONTEXT, damage(device), server.request(0, 9))
+    assert caught.value.held == 0
+    server.acknowledged[0] = 0
+    expected = server.cache
+    task, _ = play(server, LabelCache.empty(40, 3), 9)
+    assert task.cache.checksum == expected.checksum
+
+
+def test_with_a_duration_only_what_was_asked_can_be_published() -> None:
+    server = caching()
+    others = np.setdiff1d(np.arange(40), server.ids(1))
+    with pytest.raises(ValueError, match="round 1 did not ask"):
+        server.publish(1, others, rows(len(others)))
+
+
+def test_a_consensus_that_covers_a_part_of_what_was_asked_leaves_the_rest_due() -> None:
+    server, device = caching(), LabelCache.empty(40, 3)
+    task = open_request(CONTEXT, device, server.request(0, 1))
+    server.accept(0, 1, close_task(CONTEXT, task, soft_labels(task.predict, rows(10)), "float16"))
+    server.publish(1, task.predict[:4], rows(4))
+    caught_up, _ = play(server, task.cache, 2)
+    assert np.flatnonzero(caught_up.cache.changed == 2).tolist() == task.predict[:4].tolist()
+    drawn = draw(CONTEXT.seed, 2, 40, 10, independent=True)
+    assert np.array_equal(caught_up.predict, np.setdiff1d(drawn, task.predict[:4]))
+
+
+@pytest.mark.parametrize(("ages", "reason"), [([0, 1], "2 ages, 3 expected"), ([0, 1, 2], "older than the version 5")])
+def test_ages_that_do_not_fit_the_packet_are_refused(ages: list[int], reason: str) -> None:
+    packet = encode(
+        CONTEXT,
+        soft_labels(np.array([1, 2, 7]), rows(3)),
+        round_number=8,
+        samples_round=0,
+        encoding="float16",
+        base_version=5,
+        cache_version=7,
+        ages=np.array(ages),
+    )
+    with pytest.raises(PacketError, match=reason):
+        check(CONTEXT, packet)
+
+
+def test_a_draw_that_depends_on_a_cache_is_refused_where_there_is_none() -> None:
+    server = caching()
+    task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 1))
+    answer = close_task(CONTEXT, task, soft_labels(task.predict, rows(10)), "float16")
+    with pytest.raises(PacketError, match="depend on a cache"):
+        check(CONTEXT, pb.Packet.FromString(answer))

@@ -27,6 +27,15 @@ def test_a_new_pass_is_drawn_in_another_order() -> None:
     assert not np.array_equal(draw(3, 1, 100, 20), draw(3, 6, 100, 20))
 
 
+def test_independent_draws_are_distinct_within_a_round_and_repeat_over_rounds_as_chance_has_it() -> None:
+    rounds = [draw(3, round_number, 100, 20, independent=True) for round_number in range(1, 201)]
+    assert all(len(np.unique(ids)) == 20 and (np.diff(ids) > 0).all() for ids in rounds)
+    assert np.array_equal(rounds[6], draw(3, 7, 100, 20, independent=True))
+    counts = np.bincount(np.concatenate(rounds), minlength=100)
+    # Binomial with mean 40 and deviation 5.7; a walk would draw each sample 40 times exactly.
+    assert 4 < counts.std() < 8
+
+
 def test_abstained_rows_are_zero() -> None:
     rows = np.full((2, 4), 0.25, dtype=np.float32)
     labels = soft_labels(np.arange(2), rows, present=np.array([True, False]))

@@ -29,9 +29,11 @@ def keep_in(seen: list[RoundReplies]) -> Callable[[RoundReplies], dict[str, floa
     return conclude
 
 
-def good(device: int, request: bytes) -> DeviceAnswer:
-    """Answer like a device whose disk is always empty."""
-    task = open_request(SHARED, LabelCache.empty(30, 3), request)
+def good(device: int, request: bytes, disks: dict[int, LabelCache] | None = None) -> DeviceAnswer:
+    """Answer like a device that keeps its cache in `disks`, or without them like one whose disk is always empty."""
+    kept = {} if disks is None else disks
+    task = open_request(SHARED, kept.get(device, LabelCache.empty(30, 3)), request)
+    kept[device] = task.cache
     rows = np.random.default_rng(device).dirichlet(np.ones(3), len(task.predict)).astype(np.float32)
     return DeviceAnswer(close_task(SHARED, task, soft_labels(task.predict, rows), "float16"), {"accuracy": 0.5})
 
@@ -125,12 +127,13 @@ def test_a_round_below_its_quorum_ends_the_run_and_says_how_to_go_on() -> None:
 
 def test_a_device_that_refuses_for_a_stale_cache_is_served_in_full_next_round() -> None:
     requests: list[int] = []
+    disks: dict[int, LabelCache] = {}
 
     def forgetful(device: int, request: bytes) -> DeviceAnswer:
         if device == 0:
             requests.append(len(request))
             return DeviceAnswer(b"", {}, "stale", held_version=0)
-        return good(device, request)
+        return good(device, request, disks)
 
     exchange = ServerExchange(SHARED, per_round=10, rounds=2)
     exchange.publish(0, np.arange(30), np.full((30, 3), 1 / 3, np.float32))
