@@ -30,7 +30,7 @@ class Traffic:
     Attributes:
         uplink: bytes of all packets that each device sent.
         downlink: bytes of all requests that each device got, a shared consensus counted once per device.
-        messages: Flower messages, both ways.
+        messages: Flower messages, both ways: rounds, questions for a host's devices, and errors.
         envelope_bytes: serialized size of those messages minus the packet bytes really in them.
     """
 

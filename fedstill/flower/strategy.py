@@ -106,7 +106,7 @@ class FederatedDistillation(Strategy):
         nothing, config = ArrayRecord(), ConfigRecord()
         for round_number in range(self.first_round, num_rounds + 1):
             messages = list(self.configure_train(round_number, nothing, config, grid))
-            replies = grid.send_and_receive(messages, timeout=min(timeout, self.policy.timeout))
+            replies = self._send(grid, messages, min(timeout, self.policy.timeout))
             _, metrics = self.aggregate_train(round_number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[round_number] = metrics
@@ -122,9 +122,7 @@ class FederatedDistillation(Strategy):
             for device, request in requests.items():
                 self.traffic.add_downlink(device, len(request))
             content = pack_requests(requests)
-            message = Message(content, node, TRAIN, ttl=self.policy.ttl, group_id=str(server_round))
-            self.traffic.add_message(len(serialize(message)), packet_bytes(content))
-            yield message
+            yield Message(content, node, TRAIN, ttl=self.policy.ttl, group_id=str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -138,7 +136,6 @@ class FederatedDistillation(Strategy):
                 # Code 5 comes from the SuperLink itself, so the source does not say which host is gone.
                 log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
                 continue
-            self.traffic.add_message(len(serialize(reply)), packet_bytes(reply.content))
             self._take(server_round, reply, votes, metrics, refused)
         missing = [device for device in self.device_classes if device not in votes and device not in refused]
         refused.update(dict.fromkeys(missing, "no answer"))
@@ -202,6 +199,14 @@ class FederatedDistillation(Strategy):
             except PacketError as error:
                 refused[device] = str(error)
 
+    def _send(self, grid: Grid, messages: list[Message], timeout: float) -> list[Message]:
+        """Send messages and return the replies, all counted: only a message that was sent has its id and full size."""
+        replies = list(grid.send_and_receive(messages, timeout=timeout))
+        for message in (*messages, *replies):
+            packets = packet_bytes(message.content) if message.has_content() else 0
+            self.traffic.add_message(len(serialize(message)), packets)
+        return replies
+
     def _discover(self, grid: Grid) -> None:
         """Learn which hosts are there and which devices they carry; wait for the quorum as long as `timeout`."""
         expected = self.policy.expected or 1
@@ -213,7 +218,7 @@ class FederatedDistillation(Strategy):
             unknown = sorted(nodes - self._hosts.keys())
             if unknown:
                 queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
-                self._register(list(grid.send_and_receive(queries, timeout=self.policy.timeout)))
+                self._register(self._send(grid, queries, self.policy.timeout))
             known = sum(len(devices) for devices in self._hosts.values())
             if known >= needed or time.monotonic() > deadline:
                 return

@@ -1,5 +1,6 @@
 """Promise 1: no round message carries a model parameter or a raw sample. Every message of a run is walked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,9 @@ class WatchedGrid(LocalGrid):
         return reply
 
 
-def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    _prepare(small, out)
+def watched_run(scenario: Scenario, out: Path, hosts: int) -> WatchedGrid:
+    """Run a scenario into `out` and return the grid that saw its messages."""
+    _prepare(scenario, out)
     config: dict[str, bool | float | int | str] = {
         "scenario": str(out / CONFIG),
         "out": str(out),
@@ -80,9 +81,15 @@ def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_pa
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
-    grid = WatchedGrid(client_app, 2, config)
+    grid = WatchedGrid(client_app, hosts, config)
     grid.seen = []
     server_app(grid, Context(grid.run.run_id, 0, {}, RecordDict(), config))
+    return grid
+
+
+def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    grid = watched_run(small, out, hosts=2)
     shelf = Shelf(out / "assets")
     secrets = [image.tobytes() for part in (shelf.private, shelf.server, shelf.test) for image in part.images]
     for path in (out / "devices").rglob("round-*.pt"):
@@ -91,6 +98,25 @@ def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_pa
     assert len(grid.seen) == 2 * 2 + 2 * 2 * small.rounds
     for message in grid.seen:
         check_message(message, secrets)
+
+
+def test_with_one_device_per_host_packets_and_envelopes_are_all_bytes_of_the_messages(
+    small: Scenario, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    wire = small.exchange.model_copy(update={"duration": 3, "draw": "independent"})
+    grid = watched_run(small.model_copy(update={"exchange": wire}), out, hosts=small.devices)
+    total = json.loads((out / "summary.json").read_text())["wire"]
+    packets = total["uplink_bytes"] + total["downlink_bytes"]
+    assert packets + total["envelope_bytes"] == sum(len(serialize(message)) for message in grid.seen)
+    assert total["messages"] == len(grid.seen) == 2 * small.devices * (1 + small.rounds)
+    carried = [
+        len(value)
+        for message in grid.seen
+        for value in message.content.config_records.get("packets", ConfigRecord()).values()
+        if isinstance(value, bytes)
+    ]
+    assert packets == sum(carried)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from fedstill.cache import LabelCache
 from fedstill.errors import QuorumError
 from fedstill.exchange import ServerExchange, close_task, open_request
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
+from fedstill.flower.adapter import serialize
+from fedstill.flower.messages import unpack_requests
 from fedstill.packet import Context as Shared
 from fedstill.rounds import RoundReplies
 from fedstill.soft_labels import soft_labels
@@ -147,8 +149,40 @@ def test_packets_and_envelopes_add_up_to_the_messages_and_shared_packets_count_p
     strategy, _ = run(good)
     per_device = strategy.traffic.downlink[0]
     assert strategy.traffic.downlink == dict.fromkeys(range(6), per_device)
-    assert strategy.traffic.messages == 6
+    assert strategy.traffic.messages == 2 * 3 + 2 * 3  # which devices they carry, and a round
     assert strategy.traffic.envelope_bytes > 0
+
+
+class ScaledGrid(LocalGrid):
+    """A LocalGrid that adds up the sizes of the messages as they are sent."""
+
+    total = 0
+
+    def _deliver(self, message: Message) -> Message:
+        reply = super()._deliver(message)
+        self.total += len(serialize(message)) + len(serialize(reply))
+        return reply
+
+
+def test_packets_and_envelopes_are_all_that_is_sent_even_when_hosts_fail_or_refuse() -> None:
+    app = ClientApp()
+    app.query("devices")(lambda message, context: describe(message, {int(context.node_config["partition-id"]): "any"}))
+
+    @app.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        (device,) = unpack_requests(message.content)
+        if device == 0:
+            raise RuntimeError("out of memory")
+        refusal = DeviceAnswer(b"", {}, "disk full")
+        return answer(message, lambda asked: {device: refusal if device == 1 else good(device, asked[device])})
+
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), lambda replies: {}, RoundPolicy(5, 0.5, 1))
+    grid = ScaledGrid(app, 5, {})
+    strategy.start(grid, num_rounds=1)
+    traffic = strategy.traffic
+    packets = sum(traffic.uplink.values()) + sum(traffic.downlink.values())
+    assert packets + traffic.envelope_bytes == grid.total
+    assert traffic.messages == 2 * 5 + 2 * 5
 
 
 def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default_is_the_mean() -> None:

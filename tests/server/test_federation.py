@@ -1,0 +1,74 @@
+"""Rounds with labels that last, computed by real devices: resumable, and able to cope with rounds that ask nothing."""
+
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedstill.exchange import ServerExchange
+from fedstill.flower import FederatedDistillation, answer, describe
+from server.checkpoints import Checkpoints
+from server.federation import Federation
+from simulations.engines.local import LocalGrid
+from simulations.host import SimulatedHost
+from simulations.job import plan_of
+from simulations.scenario import Scenario
+from simulations.setup import Setup
+from simulations.shelf import open_shelf
+
+
+def lasting(small: Scenario, per_round: int, duration: int) -> Scenario:
+    """The small scenario with five rounds of independent draws, whose consensus lasts."""
+    wire = small.exchange.model_copy(update={"per_round": per_round, "duration": duration, "draw": "independent"})
+    return small.model_copy(update={"rounds": 5, "exchange": wire})
+
+
+def federate(scenario: Scenario, out: Path, until: int) -> tuple[Federation, ServerExchange]:
+    """Start or resume a run in `out` and let it do the rounds up to `until`."""
+    setup = Setup(scenario, out, workers=1, engine="local")
+    shelf = open_shelf(setup.assets, scenario)
+    host = SimulatedHost(setup, 0, 1)
+    app = ClientApp()
+
+    @app.query("devices")
+    def devices(message: Message, context: Context) -> Message:
+        return describe(message, host.devices())
+
+    @app.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        return answer(message, host.answer)
+
+    wire = scenario.exchange
+    shared = shelf.context(scenario.seed, 10)
+    exchange = ServerExchange(shared, wire.per_round, scenario.rounds, wire.downlink, wire.duration, independent=True)
+    federation = Federation(plan_of(setup), shelf, exchange, Checkpoints(out / "checkpoints"), lambda rows: None)
+    strategy = FederatedDistillation(exchange, federation.conclude, first_round=federation.knowledge.round_number + 1)
+    strategy.traffic = federation.traffic
+    strategy.start(LocalGrid(app, 1, {}), num_rounds=until)
+    return federation, exchange
+
+
+def test_a_run_with_a_label_cache_resumes_to_the_result_of_an_undisturbed_one(small: Scenario, tmp_path: Path) -> None:
+    scenario = lasting(small, per_round=30, duration=3)
+    whole, whole_exchange = federate(scenario, tmp_path / "whole", until=5)
+    federate(scenario, tmp_path / "parts", until=3)
+    parts, parts_exchange = federate(scenario, tmp_path / "parts", until=5)
+    assert parts.knowledge.rows == whole.knowledge.rows
+    assert parts_exchange.cache.checksum == whole_exchange.cache.checksum
+    assert parts.traffic.uplink == whole.traffic.uplink
+    assert parts.traffic.downlink == whole.traffic.downlink
+    assert 0 < min(row["asked"] for row in whole.knowledge.rows[2:]) < 30
+
+
+def test_a_round_in_which_nothing_is_due_teaches_devices_and_students_all_the_same(
+    small: Scenario, tmp_path: Path
+) -> None:
+    everything = small.data.proxy_samples
+    federation, exchange = federate(lasting(small, everything, duration=3), tmp_path / "run", until=5)
+    rows = federation.knowledge.rows
+    assert [row["asked"] for row in rows] == [everything, 0, 0, everything, 0]
+    assert rows[1]["answers"] == small.devices
+    assert rows[1]["entropy_before"] is rows[1]["entropy_after"] is None
+    assert rows[1]["device_accuracy"] != rows[2]["device_accuracy"]
+    assert rows[1]["released_accuracy"] != rows[2]["released_accuracy"]
+    assert set(exchange.cache.changed) == {5}  # the consensus of round 4
