@@ -27,7 +27,7 @@ def devices(message, context):
 
 @client.train("distill")
 def distill(message, context):
-    def learn(task):  # digest task.cache.labels[task.cache.known], revisit private data, then predict
+    def learn(task):  # digest task.cache.labels[task.usable], revisit private data, then predict
         odds = np.exp(PROXY[task.predict] @ np.ones((5, 2)) * [1, -1])
         return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -50,8 +50,8 @@ def answer_alone(
         message: the request.
         context: the node's context; its state keeps the label cache between rounds.
         shared: what both sides of the run share.
-        learn: digests the labels of `task.cache`, revisits private data, and returns the class probabilities of the
-            proxy samples `task.predict`, un-augmented and in eval mode `[samples, classes]`.
+        learn: digests the labels of `task.cache` about `task.usable`, revisits private data, and returns the class
+            probabilities of the proxy samples `task.predict`, un-augmented and in eval mode `[samples, classes]`.
         encoding: encoding of the answer, a key of `fedstill.packet.ENCODINGS`.
     """
     (device, request), *_ = unpack_requests(message.content).items()
