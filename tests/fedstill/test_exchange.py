@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedstill.cache import LabelCache
 from fedstill.errors import PacketError, StaleCacheError
@@ -275,3 +277,32 @@ def test_a_draw_that_depends_on_a_cache_is_refused_where_there_is_none() -> None
     answer = close_task(CONTEXT, task, soft_labels(task.predict, rows(10)), "float16")
     with pytest.raises(PacketError, match="depend on a cache"):
         check(CONTEXT, pb.Packet.FromString(answer))
+
+
+@given(
+    duration=st.integers(0, 9),
+    per_round=st.integers(1, 40),
+    independent=st.booleans(),
+    initial=st.booleans(),
+    present=st.lists(st.booleans(), min_size=1, max_size=15),
+    covered=st.integers(0, 2**32 - 1),
+)
+def test_whatever_rounds_a_device_misses_it_derives_what_is_due_and_holds_the_servers_labels(
+    duration: int, per_round: int, independent: bool, initial: bool, present: list[bool], covered: int
+) -> None:
+    server = ServerExchange(CONTEXT, per_round, 20, duration=duration, independent=independent)
+    if initial:
+        server.publish(0, np.arange(40), rows(40))
+    device, rng = LabelCache.empty(40, 3), np.random.default_rng(covered)
+    for round_number, there in enumerate(present, start=1):
+        ids = server.ids(round_number)
+        if there:
+            task = open_request(CONTEXT, device, server.request(0, round_number))
+            device = task.cache
+            assert np.array_equal(task.predict, ids)
+            assert np.array_equal(device.labels, server.cache.labels)
+            assert np.array_equal(device.changed, server.cache.changed)
+            answer = close_task(CONTEXT, task, soft_labels(ids, rows(len(ids), round_number)), "float16")
+            assert np.array_equal(server.accept(0, round_number, answer).ids, ids)
+        chosen = ids[rng.random(len(ids)) < 0.8]  # the consensus covers a part
+        server.publish(round_number, chosen, rows(len(chosen), round_number))
