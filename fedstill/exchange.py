@@ -117,6 +117,10 @@ class ServerExchange:
         self.acknowledged[device] = answer.cache_version
         return answer.labels
 
+    def refused(self, device: int, held_version: int) -> None:
+        """Note the cache version that a device holds which refused its request."""
+        self.acknowledged[device] = max(0, min(held_version, self.cache.version))
+
     def publish(self, round_number: int, ids: Ints, labels: Floats) -> None:
         """Fill the cache with the consensus of a finished round, through the codec: both sides hold the same values.
 

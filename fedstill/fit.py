@@ -12,7 +12,8 @@ class Fit:
         steps: optimizer steps.
         batch: samples per step.
         learning_rate: peak learning rate.
-        optimizer: `adam` (AdamW) or `sgd` (momentum 0.9, Nesterov).
+        optimizer: `adam` (AdamW) or `sgd` (Nesterov).
+        momentum: of `sgd`, in [0, 1).
         weight_decay: decoupled for adam.
         decay: `cosine` to zero over the steps, or `constant`.
         augment: `full` shifts and mirrors images as the task allows, `flip` only mirrors them.
@@ -22,6 +23,7 @@ class Fit:
     batch: int
     learning_rate: float
     optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.9
     weight_decay: float = 0.0
     decay: Literal["cosine", "constant"] = "constant"
     augment: Literal["none", "flip", "full"] = "full"

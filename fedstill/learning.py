@@ -166,7 +166,11 @@ def _rate(how: Fit, step: int) -> float:
 def _optimizer(model: nn.Module, how: Fit) -> torch.optim.Optimizer:
     if how.optimizer == "sgd":
         return torch.optim.SGD(
-            model.parameters(), how.learning_rate, momentum=0.9, nesterov=True, weight_decay=how.weight_decay
+            model.parameters(),
+            how.learning_rate,
+            momentum=how.momentum,
+            nesterov=how.momentum > 0,
+            weight_decay=how.weight_decay,
         )
     return torch.optim.AdamW(model.parameters(), how.learning_rate, weight_decay=how.weight_decay)
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic
+
+from typing_extensions import TypeVar
 
 from fedstill.soft_labels import Ints, SoftLabels
+
+A = TypeVar("A", default=SoftLabels)
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,13 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class RoundReplies:
+class RoundReplies(Generic[A]):
     """All usable answers of a round, and why the others are not.
 
     Attributes:
         round_number: from 1.
         ids: proxy samples that the round is about, ascending `[samples]`.
-        votes: soft labels by device, in ascending order of devices.
+        votes: soft labels, or what else a method's devices answer, by device, in ascending order of devices.
         metrics: what each device measured, by device.
         refused: why a device's answer is not used, by device.
         device_classes: class of every known device.
@@ -68,7 +73,7 @@ class RoundReplies:
 
     round_number: int
     ids: Ints
-    votes: Mapping[int, SoftLabels]
+    votes: Mapping[int, A]
     metrics: Mapping[int, Mapping[str, float]]
     refused: Mapping[int, str]
     device_classes: Mapping[int, str]

@@ -16,8 +16,8 @@ assert set(ENCODINGS) == {"float32", "float16", "simplex8"}
 class FitSettings(Settings):
     """How a model is fitted to samples."""
 
-    epochs: float = Field(gt=0)
-    """Passes over the samples, in parts of a pass if need be."""
+    epochs: float = Field(ge=0)
+    """Passes over the samples, in parts of a pass if need be; 0: exactly `min_steps` steps, however many samples."""
     min_steps: int = Field(default=1, ge=1)
     """Optimizer steps at least, however few the samples."""
     batch: int = Field(default=64, ge=2)
@@ -25,7 +25,9 @@ class FitSettings(Settings):
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     optimizer: Literal["adam", "sgd"] = "sgd"
-    """`adam` is AdamW, `sgd` has Nesterov momentum 0.9."""
+    """`adam` is AdamW, `sgd` has Nesterov momentum."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd`; 0: plain stochastic gradient descent."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Weight decay."""
     decay: Literal["cosine", "constant"] = "cosine"
@@ -41,6 +43,7 @@ class FitSettings(Settings):
             batch=self.batch,
             learning_rate=self.learning_rate,
             optimizer=self.optimizer,
+            momentum=self.momentum,
             weight_decay=self.weight_decay,
             decay=self.decay,
             augment=self.augment,

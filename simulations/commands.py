@@ -2,69 +2,25 @@
 
 import json
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from client.app import app as client_app
 from fedstill.errors import ConfigError, RunFolderError
-from fedstill.files import write_json
 from fedstill.workers import default_workers
-from server.app import app as server_app
-from simulations.engines.local import run_local
-from simulations.report import write_seeds_report
-from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, check_resumable, write_config
-from simulations.scenario import Scenario, dump, load_scenario
-from simulations.seeds import combine
-from simulations.shelf import open_shelf, split
+from simulations.launch import Engine, How, launch, launch_seeds, prepare
+from simulations.methods import OWN, load_method
+from simulations.run_folder import SUMMARY, check_new, check_resumable
+from simulations.scenario import load_scenario
 from simulations.table import print_seeds, print_table
-from simulations.validate import validate
-
-SEEDS = "seeds.json"
 
 
-class Engine(StrEnum):
-    """How messages reach the hosts."""
-
-    local = "local"
-    ray = "ray"
-
-
-def _run(out: Path, engine: Engine, hosts: int, workers: int) -> None:
-    """Run a scenario whose configuration lies in `out` already."""
-    run_config: dict[str, bool | float | int | str] = {
-        "scenario": str(out / CONFIG),
-        "out": str(out),
-        "engine": engine.value,
-        "workers": workers,
-        "job": "simulations.job:run",
-        "host": "simulations.host:build",
-    }
-    if engine is Engine.local:
-        run_local(server_app, client_app, hosts, run_config)
-        return
-    from simulations.engines.ray import run_ray
-
-    # Ray spreads hosts over cores already, so a host computes its devices one by one.
-    run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1})
-
-
-def _prepare(scenario: Scenario, out: Path) -> None:
-    """Check everything that can be wrong with a new run before anything is written, then begin its folder."""
-    check_new(out)
-    validate(scenario)
-    files = split(scenario)
-    with Claim(out):
-        write_config(out, dump(scenario))  # first: from here on the run can be resumed
-        open_shelf(out / "assets", scenario, files)
-
-
-def _changes(
+def changes_of(
     assignments: list[str], data_dir: Path | None, seed: int | None, rounds: int | None, devices: int | None
 ) -> list[str]:
+    """Return command line options as changes of a scenario."""
     changes = list(assignments)
     if data_dir is not None:
         changes.append(f"data.dir={json.dumps(str(data_dir.resolve()))}")
@@ -74,7 +30,12 @@ def _changes(
     return changes
 
 
-def _seed_list(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
+    """Return the seeds of a comma-separated list.
+
+    Raises:
+        ConfigError: a part is no number, or seeds repeat.
+    """
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -96,6 +57,7 @@ def simulate(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of soft labels.")] = None,
     devices: Annotated[int | None, typer.Option(help="Virtual devices.")] = None,
+    method: Annotated[str, typer.Option(help="fedstill, or a baseline laid over the scenario.")] = OWN,
     engine: Annotated[
         Engine, typer.Option(help="local: in this process; ray: Flower's own simulation.")
     ] = Engine.local,
@@ -111,19 +73,19 @@ def simulate(
     """Run a federated distillation on virtual devices and release one int8 ONNX student per device class."""
     console = Console()
     cores = default_workers()
-    used_workers = workers if workers is not None else cores
     used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
+    how = How(engine, used_hosts, workers if workers is not None else cores)
     if seed is not None and seeds is not None:
         raise ConfigError("--seed and --seeds exclude each other")
     if resume:
         changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices) if o is not None]]
         if out is None:
             raise ConfigError("--resume continues the folder named by --out; give --out")
-        if changed:
+        if changed or (method != OWN and seeds is None):
             raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
-    changes = _changes(assignments or [], data_dir, seed, rounds, devices)
+    changes = changes_of(assignments or [], data_dir, seed, rounds, devices)
     if seeds is not None:
-        _several(scenario, _seed_list(seeds), changes, out, resume, console, (engine, used_hosts, used_workers))
+        _several((scenario, method), seed_list(seeds), changes, out, resume, console, how)
         return
     if resume:
         assert out is not None
@@ -133,45 +95,34 @@ def simulate(
             print_table(json.loads((folder / SUMMARY).read_text()), console, folder)
             return
     else:
-        loaded = load_scenario(scenario, changes)
-        folder = (out or _default_folder(loaded.name)).resolve()
-        _prepare(loaded, folder)
-    _run(folder, engine, used_hosts, used_workers)
+        loaded = load_method(scenario, method, changes)
+        folder = (out or default_folder(loaded.name)).resolve()
+        prepare(loaded, folder)
+    launch(folder, how)
 
 
-def _default_folder(name: str) -> Path:
+def default_folder(name: str) -> Path:
+    """Return a new run folder's path below the working directory."""
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _several(
-    scenario: str,
+    what: tuple[str, str],
     seeds: list[int],
     changes: list[str],
     out: Path | None,
     resume: bool,
     console: Console,
-    how: tuple[Engine, int, int],
+    how: How,
 ) -> None:
-    """Run one scenario with several seeds, and combine their summaries."""
-    first = load_scenario(scenario, [*changes, f"seed={seeds[0]}"])
-    folder = (out or _default_folder(first.name)).resolve()
+    """Run one scenario as one method with several seeds, and combine their summaries."""
+    first = load_method(*what, [*changes, f"seed={seeds[0]}"])
+    folder = (out or default_folder(first.name)).resolve()
     if resume and not folder.is_dir():
         raise RunFolderError(f"{folder}: no run to resume here")
     if not resume:
         check_new(folder)
-    summaries: list[dict[str, Any]] = []
-    curves: dict[int, list[dict[str, Any]]] = {}
-    for seed in seeds:
-        own = folder / f"seed-{seed}"
-        if not (own / CONFIG).exists():
-            _prepare(load_scenario(scenario, [*changes, f"seed={seed}"]), own)
-        if not (own / SUMMARY).exists():
-            _run(own, *how)
-        summaries.append(json.loads((own / SUMMARY).read_text()))
-        curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
-    combined = combine(summaries)
-    write_seeds_report(folder, combined, curves)
-    write_json(folder / SEEDS, combined)
+    combined = launch_seeds(lambda seed: load_method(*what, [*changes, f"seed={seed}"]), seeds, folder, how)
     print_seeds(combined, console, folder)
 
 

@@ -1,11 +1,12 @@
 """A simulated host: carries every n-th virtual device and computes them in worker processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from client.device import Device, DeviceData
+from fedstill.loading import load_object
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
 from fedstill.workers import ordered
@@ -47,6 +48,13 @@ def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     return make_device(setup.scenario, shelf, number, setup.device_states).answer(request)
 
 
+def device_half(scenario: Scenario) -> Callable[[Setup, int, bytes], DeviceAnswer]:
+    """Return what answers a request for a device: the product's device, or what the scenario's method names."""
+    named = scenario.method.device
+    half: Callable[[Setup, int, bytes], DeviceAnswer] = load_object(named) if named else answer_device
+    return half
+
+
 class SimulatedHost:
     """Host number `place` of `hosts`.
 
@@ -72,7 +80,7 @@ class SimulatedHost:
         sizes = _shelf(self._setup.assets).partition
         numbers.sort(key=lambda number: (-len(sizes[number]), number))
         calls = [(self._setup, number, requests[number]) for number in numbers]
-        answers = ordered(answer_device, calls, self._setup.workers)
+        answers = ordered(device_half(self._setup.scenario), calls, self._setup.workers)
         return dict(sorted(zip(numbers, answers, strict=True)))
 
 

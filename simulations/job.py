@@ -3,9 +3,7 @@
 import json
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid
 from rich.console import Console
@@ -13,15 +11,15 @@ from rich.console import Console
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
-from fedstill.learning import State
 from fedstill.tasks import load_task
-from fedstill.workers import close, unordered, use_one_thread
+from fedstill.workers import use_one_thread
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
-from server.release.student import Released, release
+from simulations.baselines import job as baselines
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
 from simulations.references import references
+from simulations.release import release_students
 from simulations.report import write_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, write_config
 from simulations.scenario import dump
@@ -55,10 +53,14 @@ def run(grid: Grid, context: Context) -> None:
         if not (setup.out / CONFIG).exists():
             write_config(setup.out, dump(setup.scenario))
         _run(grid, setup, progress, memory)
-    print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)
+    if context.run_config.get("table", True):
+        print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)
 
 
 def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
+    if setup.scenario.method.server:
+        baselines.run(grid, setup, progress, memory)
+        return
     started = time.monotonic()
     scenario = setup.scenario
     shelf = open_shelf(setup.assets, scenario)
@@ -72,7 +74,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
             progress.stage("references", total, total - left)
         progress.step(total - left)
         compared = done
-    released = _release(setup, shelf, plan, federation, progress)
+    released = release_students(setup, shelf, known.students, progress)
     initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
     summary = summarize(
         setup,
@@ -116,37 +118,3 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
     return federation
-
-
-def _release(
-    setup: Setup, shelf: Shelf, plan: Plan, federation: Federation, progress: RunProgress
-) -> dict[str, Released]:
-    names = list(plan.student_of)
-    close()  # the workers' memory from training is not needed beside the exporter's
-    progress.stage("export and quantize", len(names))
-    count = min(setup.scenario.students.calibration_samples, len(shelf.proxy))
-    calibration = np.array(shelf.proxy[:count])
-    calls = []
-    for name in names:
-        folder = setup.out / "students" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        state = federation.knowledge.students[name]
-        calls.append((plan.task, name, plan.student_of[name], state, calibration, shelf, folder))
-    released: dict[str, Released] = {}
-    for place, found in unordered(release_student, calls, setup.workers):
-        released[names[place]] = found
-        progress.step(len(released))
-    return {name: released[name] for name in names}
-
-
-def release_student(
-    task: str,
-    name: str,
-    student: str,
-    state: State,
-    calibration: np.ndarray,
-    shelf: Shelf,
-    folder: Path,
-) -> Released:
-    """Release one class student; runs in a worker."""
-    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)

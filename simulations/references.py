@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from client.device import revisit
 from fedstill.files import write_json
-from fedstill.learning import State, accuracy, build, fit, predict
+from fedstill.learning import State, accuracy, build, fit, predict, state_of
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.tasks import load_task
@@ -63,8 +63,8 @@ def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
     return measure(plan.task, student, state, shelf.test)
 
 
-def central(setup: Setup, name: str) -> float:
-    """Return the accuracy of a class's student trained on the server's and all private data, pooled."""
+def central_state(setup: Setup, name: str) -> State:
+    """Return a class's student trained on the server's and all private data, pooled."""
     scenario, shelf = setup.scenario, Shelf(setup.assets)
     task = load_task(scenario.task)
     parts = [shelf.server, shelf.guard, shelf.private]
@@ -75,7 +75,13 @@ def central(setup: Setup, name: str) -> float:
     how = scenario.central.fit.of(len(labels))
     seed = torch_seed(scenario.seed, "central", student)
     fit(model, images, torch.from_numpy(labels), task, how, F.cross_entropy, seed)
-    return accuracy(model, shelf.test.images, shelf.test.labels, task)
+    return state_of(model)
+
+
+def central(setup: Setup, name: str) -> float:
+    """Return the accuracy of `central_state`."""
+    student = setup.scenario.device_classes[name].student
+    return measure(setup.scenario.task, student, central_state(setup, name), Shelf(setup.assets).test)
 
 
 def _call(key: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:

@@ -79,19 +79,18 @@ def write_report(
         label_names: names of the classes, in the order of their indices.
     """
     figures = Figures.of_run(summary)
+    exchange = []
+    if rows[-1]["uplink_bytes"]:
+        exchange.append(("Bytes of all packets so far, logarithmic", bytes_plot(rows, summary)))
+    if rows[-1]["entropy_after"] is not None:
+        exchange.append(("Mean entropy of the soft labels, before and after the consensus", entropy_plot(rows)))
+    confusion = []
+    if released:
+        confusion.append(("Test samples; shades are shares of a true class", confusion_plot(released, label_names)))
     plots = [
         Group("Accuracy by round", [("On the global test set, by device class", accuracy_plot([rows], summary))]),
-        Group(
-            "Exchange",
-            [
-                ("Bytes of all packets so far, logarithmic", bytes_plot(rows, summary)),
-                ("Mean entropy of the soft labels, before and after the consensus", entropy_plot(rows)),
-            ],
-        ),
-        Group(
-            "Confusion of the released int8 students",
-            [("Test samples; shades are shares of a true class", confusion_plot(released, label_names))],
-        ),
+        Group("Exchange", exchange),
+        Group("Confusion of the released int8 students", confusion),
         Group(
             "Private data",
             [("Samples of each class on each device", partition_plot(partition, labels, label_names))],
@@ -100,13 +99,22 @@ def write_report(
     checks = Part(
         "Quantization check",
         CHECK_COLUMNS,
-        [_check(name, released[name], figures) for name in figures.classes],
+        [_check(name, released[name], figures) for name in figures.classes if name in released],
         "A drop whose interval contains 0 can't be told from none.",
     )
     refused = [(row["round"], device, reason) for row in rows for device, reason in row["refused"].items()]
     facts = [("scenario", summary["scenario"]), ("seed", summary["seed"]), *_facts(figures)]
     subtitle = f"seed {summary['seed']} · {_fleet(summary)} · {summary['engine']} engine"
-    _write(out, str(summary["scenario"]), subtitle, figures, [checks], plots, refused, facts)
+    _write(
+        out,
+        str(summary["scenario"]),
+        subtitle,
+        figures,
+        [checks] if released else [],
+        [group for group in plots if group.figures],
+        refused,
+        facts,
+    )
 
 
 def write_seeds_report(out: Path, seeds: Mapping[str, Any], curves: Mapping[int, Rows]) -> None:

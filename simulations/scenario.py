@@ -57,6 +57,23 @@ class DeviceClassSettings(Settings):
     """Its share of the devices, relative to the other classes."""
 
 
+class MethodSettings(Settings):
+    """Who learns how; the overlays in `scenarios/baselines/` set it for the baselines."""
+
+    name: str = "fedstill"
+    """The method's name in tables."""
+    server: str = ""
+    """The server's half, `module:object` or `file.py:object`; empty: consensus, teacher and class students."""
+    device: str = ""
+    """The device's half, likewise; empty: the device that digests the consensus."""
+    sends_weights: bool = False
+    """Whether its messages carry model weights by nature."""
+    homogeneous: bool = False
+    """Whether all devices have to hold the same architecture."""
+    gamma: float = Field(default=1.0, ge=0)
+    """FD's gamma: weight of the other devices' label vectors in a device's loss."""
+
+
 class CentralSettings(Settings):
     """The ceiling: students trained on the server's and all private data pooled."""
 
@@ -77,6 +94,7 @@ class Scenario(Settings):
     """Rounds of soft labels."""
     devices: int = Field(ge=1, le=100_000)
     """Virtual devices, spread over the classes by their shares."""
+    method: MethodSettings = MethodSettings()
     data: DataSettings
     partition: PartitionSettings = PartitionSettings()
     device_classes: dict[str, DeviceClassSettings] = Field(min_length=1)
@@ -93,6 +111,8 @@ class Scenario(Settings):
             raise ValueError("exchange.per_round exceeds data.proxy_samples")
         if self.data.guard_samples >= self.data.server_samples:
             raise ValueError("data.guard_samples leave no server sample to train on")
+        if self.method.homogeneous and len({kind.student for kind in self.device_classes.values()}) > 1:
+            raise ValueError(f"method {self.method.name} needs the same student in all device classes")
         if self.devices < len(self.device_classes):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
         return self
@@ -136,16 +156,33 @@ def load_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
     Raises:
         ConfigError: unknown scenario or key, with the nearest valid one, or a value out of range.
     """
+    return resolved(raw_scenario(name), changes, f"scenario {name}")
+
+
+def raw_scenario(name: str) -> dict[str, Any]:
+    """Return the values of a built-in scenario or a scenario file, as they stand there.
+
+    Raises:
+        ConfigError: unknown scenario, or a file that can't be read.
+    """
     if name.endswith(".toml"):
         path = Path(name)
     elif name in builtin():
         path = FOLDER / f"{name}.toml"
     else:
         raise ConfigError(f"unknown scenario {name!r}; {nearest(name, builtin())}")
-    raw = _absolute(read_toml(path), path.parent)
+    return {**_absolute(read_toml(path), path.parent)}
+
+
+def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenario:
+    """Return the scenario of raw values with `key=value` changes.
+
+    Raises:
+        ConfigError: unknown key, with the nearest valid one, or a value out of range.
+    """
     for change in changes:
         override(raw, change)
-    return parse(Scenario, _absolute(raw, Path.cwd()), f"scenario {name}")
+    return parse(Scenario, _absolute(raw, Path.cwd()), source)
 
 
 def dump(scenario: Scenario) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulations.scenario import Scenario, load_scenario
+from simulations.methods import OWN, load_method
+from simulations.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
     """Resolve a run configuration.
 
     Args:
-        run_config: keys `scenario`, `data-dir`, `overrides`, `out`; `fedstill simulate` adds `workers` and `engine`.
+        run_config: keys `scenario`, `method`, `data-dir`, `overrides`, `out`; `fedstill simulate` adds `workers` and
+            `engine`.
         run_id: names the run folder when `out` is empty.
     """
     changes = [change for change in str(run_config.get("overrides", "")).split(";") if change.strip()]
     if run_config.get("data-dir"):
         changes.append(f"data.dir='{Path(str(run_config['data-dir'])).resolve()}'")
-    scenario = load_scenario(str(run_config["scenario"]), changes)
+    scenario = load_method(str(run_config["scenario"]), str(run_config.get("method", "")) or OWN, changes)
     out = str(run_config.get("out", "")) or f"runs/{scenario.name}-{run_id}"
     return Setup(
         scenario=scenario,

@@ -1,12 +1,14 @@
 """`summary.json`: the contract for scripts, always of one seed."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from fedstill.learning import build, parameters, state_of
+from fedstill.models import architecture
 from fedstill.rounds import Traffic
-from server.federation import Knowledge
+from fedstill.tasks import load_task
 from server.release.student import INT8_FILE, Released
 from simulations.run_folder import commit
 from simulations.setup import Setup
@@ -14,14 +16,26 @@ from simulations.setup import Setup
 FLOAT_BYTES = 4
 
 
+class Learned(Protocol):
+    """What any method leaves."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """A row of metrics per finished round."""
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in rounds."""
+
+
 def summarize(
     setup: Setup,
-    known: Knowledge,
+    known: Learned,
     traffic: Traffic,
     references: Mapping[str, float],
     released: Mapping[str, Released],
     proxy_file_bytes: int,
-    teacher_initial: float,
+    teacher_initial: float | None,
     wall_seconds: float,
     peak_rss_bytes: int,
 ) -> dict[str, Any]:
@@ -29,12 +43,13 @@ def summarize(
 
     Args:
         setup: the run.
-        known: what the federation learned.
+        known: what the run learned.
         traffic: its bytes.
-        references: accuracies by `central.<class>`, `teacher_only.<class>`, `local_only.<device>`.
-        released: what is known of each class's release.
+        references: accuracies by `central.<class>`, `teacher_only.<class>`, `local_only.<device>`; what is missing
+            was not measured, and is null.
+        released: what is known of each class's release; a class without one has null there.
         proxy_file_bytes: size of the proxy set's file, which each device downloads once.
-        teacher_initial: accuracy of the initial teacher.
+        teacher_initial: accuracy of the initial teacher; None: there is no teacher.
         wall_seconds: of this process.
         peak_rss_bytes: maximum over time of the process tree's PSS.
     """
@@ -44,35 +59,40 @@ def summarize(
     by_class: dict[str, Any] = {}
     for name, kind in scenario.device_classes.items():
         devices = [number for number, own in enumerate(classes) if own == name]
-        facts = released[name]
+        facts = released.get(name)
+        model = build(architecture(kind.student), load_task(scenario.task), seed=0)
+        values = sum(tensor.numel() for tensor in state_of(model).values() if tensor.is_floating_point())
+        alone = [references[key] for number in devices if (key := f"local_only.{number}") in references]
         per_round = len(devices) * scenario.rounds
         by_class[name] = {
             "devices": len(devices),
             "student": kind.student,
-            "parameters": facts.parameters,
-            "accuracy_local_only": float(np.mean([references[f"local_only.{number}"] for number in devices])),
-            "accuracy_teacher_only": references[f"teacher_only.{name}"],
+            "parameters": parameters(model),
+            "accuracy_local_only": float(np.mean(alone)) if alone else None,
+            "accuracy_teacher_only": references.get(f"teacher_only.{name}"),
             "accuracy_devices": last["device_accuracy"][name],
-            "accuracy_released_fp32": facts.accuracy_fp32,
-            "accuracy_released": facts.accuracy_int8,
-            "onnx_fp32_bytes": facts.onnx_fp32_bytes,
-            "onnx_bytes": facts.onnx_bytes,
-            "latency_ms_p50": facts.latency_ms,
-            "latency_fp32_ms_p50": facts.latency_fp32_ms,
+            "accuracy_released_fp32": facts.accuracy_fp32 if facts else None,
+            "accuracy_released": facts.accuracy_int8 if facts else None,
+            "onnx_fp32_bytes": facts.onnx_fp32_bytes if facts else None,
+            "onnx_bytes": facts.onnx_bytes if facts else None,
+            "latency_ms_p50": facts.latency_ms if facts else None,
+            "latency_fp32_ms_p50": facts.latency_fp32_ms if facts else None,
             "uplink_bytes_per_round": sum(traffic.uplink.get(number, 0) for number in devices) / per_round,
             "downlink_bytes_per_round": sum(traffic.downlink.get(number, 0) for number in devices) / per_round,
             # FedAvg sends all parameters and buffers up and down once a round, as float32.
-            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * state_values(known, name),
-            "artifact": f"students/{name}/{INT8_FILE}",
+            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values,
+            "artifact": f"students/{name}/{INT8_FILE}" if facts else None,
         }
+    central = [value for key, value in references.items() if key.startswith("central.")]
+    initial = {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]}
     return {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "rounds": scenario.rounds,
         "engine": setup.engine,
         "commit": commit(),
-        "teacher": {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]},
-        "central": {"accuracy": max(value for key, value in references.items() if key.startswith("central."))},
+        "teacher": None if teacher_initial is None else initial,
+        "central": {"accuracy": max(central, default=None)},
         "wire": {
             "uplink_bytes": sum(traffic.uplink.values()),
             "downlink_bytes": sum(traffic.downlink.values()),
@@ -84,8 +104,3 @@ def summarize(
         "timing": {"wall_seconds": wall_seconds, "rounds_seconds": known.seconds},
         "peak_rss_bytes": peak_rss_bytes,
     }
-
-
-def state_values(known: Knowledge, name: str) -> int:
-    """Return how many floating-point values a class student's state has: what FedAvg would have to send."""
-    return sum(tensor.numel() for tensor in known.students[name].values() if tensor.is_floating_point())

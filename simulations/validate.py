@@ -6,7 +6,7 @@ from torch import nn
 from fedstill.consensus import RULES
 from fedstill.errors import ConfigError
 from fedstill.learning import build
-from fedstill.loading import resolve
+from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
 from simulations.partitions import PARTITIONS
@@ -22,6 +22,9 @@ def validate(scenario: Scenario) -> None:
     task = load_task(scenario.task)
     resolve("partition rule", scenario.partition.rule, PARTITIONS)
     resolve("consensus rule", scenario.consensus.rule, RULES)
+    for half in (scenario.method.server, scenario.method.device):
+        if half:
+            load_object(half)
     named = {"teacher.architecture": scenario.teacher.architecture}
     named.update({f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()})
     for place, name in named.items():

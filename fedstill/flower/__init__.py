@@ -1,7 +1,16 @@
 """Federated distillation for Flower: a Strategy for the ServerApp and a helper for the ClientApp that answers it."""
 
 from fedstill.flower.client import answer, answer_alone, describe
-from fedstill.flower.strategy import FederatedDistillation, RoundPolicy
+from fedstill.flower.strategy import Exchange, FederatedDistillation, RoundPolicy, RoundStrategy
 from fedstill.rounds import DeviceAnswer
 
-__all__ = ["DeviceAnswer", "FederatedDistillation", "RoundPolicy", "answer", "answer_alone", "describe"]
+__all__ = [
+    "DeviceAnswer",
+    "Exchange",
+    "FederatedDistillation",
+    "RoundPolicy",
+    "RoundStrategy",
+    "answer",
+    "answer_alone",
+    "describe",
+]

@@ -13,7 +13,7 @@ from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request
-from fedstill.flower.messages import pack_answers, unpack_requests
+from fedstill.flower.messages import pack_answers, record_of, unpack_requests
 from fedstill.rounds import DeviceAnswer
 from fedstill.soft_labels import Floats, soft_labels
 
@@ -33,7 +33,8 @@ def answer(message: Message, work: Callable[[Mapping[int, bytes]], Mapping[int, 
         message: the request.
         work: takes the serialized requests by device, returns the answers by device.
     """
-    return Message(pack_answers(work(unpack_requests(message.content))), reply_to=message)
+    answers = work(unpack_requests(message.content))
+    return Message(pack_answers(answers, record_of(message.content)), reply_to=message)
 
 
 def answer_alone(

@@ -2,6 +2,8 @@
 
 A request names for each device one of the packets that the message carries, so that devices behind one host share the
 bytes of an equal packet. Nothing but packets, device metrics and reasons of refusal travels: no array records at all.
+Methods that send weights by nature keep theirs in a record of their own, so that no weight passes as a soft label; a
+host answers in the record that it was asked in.
 """
 
 from collections.abc import Mapping
@@ -12,14 +14,20 @@ from fedstill.rounds import DeviceAnswer
 
 TRAIN = "train.distill"
 QUERY = "query.devices"
+PACKETS, WEIGHTS = "packets", "weights"
 
 
-def pack_requests(requests: Mapping[int, bytes]) -> RecordDict:
+def pack_requests(requests: Mapping[int, bytes], record: str = PACKETS) -> RecordDict:
     """Return the content of a message to a host: its devices' requests, equal ones once."""
     index: dict[bytes, int] = {}
     named = {str(device): index.setdefault(request, len(index)) for device, request in requests.items()}
     packets = {str(place): request for request, place in index.items()}
-    return RecordDict({"devices": ConfigRecord({**named}), "packets": ConfigRecord({**packets})})
+    return RecordDict({"devices": ConfigRecord({**named}), record: ConfigRecord({**packets})})
+
+
+def record_of(content: RecordDict) -> str:
+    """Return the name of the record that a message's packets lie in."""
+    return WEIGHTS if WEIGHTS in content.config_records else PACKETS
 
 
 def unpack_requests(content: RecordDict) -> dict[int, bytes]:
@@ -29,7 +37,7 @@ def unpack_requests(content: RecordDict) -> dict[int, bytes]:
         ValueError: the content is not of the form that `pack_requests` makes.
     """
     try:
-        packets = content.config_records["packets"]
+        packets = content.config_records[record_of(content)]
         devices = content.config_records["devices"]
         requests = {int(device): packets[str(place)] for device, place in devices.items()}
     except KeyError as error:
@@ -41,11 +49,11 @@ def unpack_requests(content: RecordDict) -> dict[int, bytes]:
 
 def packet_bytes(content: RecordDict) -> int:
     """Return how many bytes of packets a message's content really carries."""
-    packets = content.config_records.get("packets", ConfigRecord())
+    packets = content.config_records.get(record_of(content), ConfigRecord())
     return sum(len(packet) for packet in packets.values() if isinstance(packet, bytes))
 
 
-def pack_answers(answers: Mapping[int, DeviceAnswer]) -> RecordDict:
+def pack_answers(answers: Mapping[int, DeviceAnswer], record: str = PACKETS) -> RecordDict:
     """Return the content of a host's reply."""
     packets = {str(device): answer.packet for device, answer in answers.items() if not answer.refusal}
     refusals = {str(device): answer.refusal for device, answer in answers.items() if answer.refusal}
@@ -55,7 +63,7 @@ def pack_answers(answers: Mapping[int, DeviceAnswer]) -> RecordDict:
     }
     return RecordDict(
         {
-            "packets": ConfigRecord({**packets}),
+            record: ConfigRecord({**packets}),
             "refusals": ConfigRecord({**refusals}),
             "held": ConfigRecord({**held}),
             "metrics": MetricRecord({**metrics}),
@@ -63,8 +71,12 @@ def pack_answers(answers: Mapping[int, DeviceAnswer]) -> RecordDict:
     )
 
 
-def unpack_answers(content: RecordDict) -> dict[int, DeviceAnswer]:
+def unpack_answers(content: RecordDict, record: str = PACKETS) -> dict[int, DeviceAnswer]:
     """Return the answers of a host's reply by device; what is malformed becomes a refusal.
+
+    Args:
+        content: of the reply.
+        record: the record that its packets have to lie in.
 
     Raises:
         ValueError: the reply has not the form that `pack_answers` makes.
@@ -76,7 +88,7 @@ def unpack_answers(content: RecordDict) -> dict[int, DeviceAnswer]:
         device, _, name = key.partition(".")
         if device.isdigit() and isinstance(value, int | float):
             metrics.setdefault(int(device), {})[name] = float(value)
-    for device, packet in records.get("packets", ConfigRecord()).items():
+    for device, packet in records.get(record, ConfigRecord()).items():
         if not isinstance(packet, bytes):
             raise ValueError(f"packet of device {device} is not bytes")
         answers[int(device)] = DeviceAnswer(packet, metrics.get(int(device), {}))

@@ -1,7 +1,8 @@
 """Federated distillation as a Flower Strategy: only soft labels travel, one message each way per host and round.
 
-A round: rediscover the nodes, ask new ones which devices they carry, send each host its devices' requests with an
-explicit ttl, take what comes within the timeout, check every packet, hold the quorum, and hand the votes to `conclude`.
+`RoundStrategy` runs the rounds of any exchange of packets; `FederatedDistillation` is it with soft labels. A round:
+rediscover the nodes, ask new ones which devices they carry, send each host its devices' requests with an explicit ttl,
+take what comes within the timeout, check every packet, hold the quorum, and hand the answers to `conclude`.
 """
 
 import logging
@@ -9,30 +10,56 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from typing_extensions import TypeVar
 
 from fedstill.consensus import Votes, mean
 from fedstill.errors import PacketError, QuorumError
 from fedstill.exchange import ServerExchange
 from fedstill.flower.adapter import serialize
 from fedstill.flower.messages import (
+    PACKETS,
     QUERY,
     TRAIN,
+    WEIGHTS,
     devices_of,
     pack_requests,
     packet_bytes,
     unpack_answers,
 )
 from fedstill.rounds import RoundReplies, Traffic
-from fedstill.soft_labels import SoftLabels
+from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
 MAX_FAILED_QUERIES = 3
 
-Conclude = Callable[[RoundReplies], Mapping[str, float]]
+A = TypeVar("A", default=SoftLabels)
+A_co = TypeVar("A_co", covariant=True)
+Conclude = Callable[[RoundReplies[A]], Mapping[str, float]]
+
+
+class Exchange(Protocol[A_co]):
+    """What the packets of a run say; `fedstill.exchange.ServerExchange` is that of soft labels."""
+
+    def ids(self, round_number: int) -> Ints:
+        """Return the proxy samples that a round is about, ascending; empty where it is about none."""
+
+    def request(self, device: int, round_number: int) -> bytes:
+        """Return the serialized request of a round for one device."""
+
+    def accept(self, device: int, round_number: int, content: bytes) -> A_co:
+        """Decode a device's answer.
+
+        Raises:
+            PacketError: the answer breaks a rule.
+        """
+
+    def refused(self, device: int, held_version: int) -> None:
+        """Note that a device refused its request, and the version of what it holds."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +79,31 @@ class RoundPolicy:
     ttl: float = 3600.0
 
 
-class FederatedDistillation(Strategy):
-    """Exchange soft labels about a shared proxy set with whatever hosts the grid has.
+class RoundStrategy(Strategy, Generic[A]):
+    """Exchange packets with whatever hosts the grid has, a message each way per host and round.
 
     Args:
-        exchange: the server's half: draws, caches, packets.
-        conclude: makes a round's answers into knowledge and returns the round's metrics; it publishes the consensus
-            and writes the checkpoint. Default: publish the mean over those who answered.
+        exchange: the server's half: what the packets say.
+        conclude: makes a round's answers into knowledge, writes the checkpoint and returns the round's metrics.
         policy: quorum and waiting.
         first_round: the first round to run, more than 1 on resume.
+        sends_weights: whether the packets are weights, and travel in the record that is theirs alone.
     """
 
     def __init__(
         self,
-        exchange: ServerExchange,
-        conclude: Conclude | None = None,
+        exchange: Exchange[A],
+        conclude: Conclude[A],
         policy: RoundPolicy | None = None,
         first_round: int = 1,
+        *,
+        sends_weights: bool = False,
     ) -> None:
-        self.exchange = exchange
-        self.conclude = conclude if conclude is not None else self._publish_mean
+        self._exchange = exchange
+        self.conclude = conclude
         self.policy = policy if policy is not None else RoundPolicy()
         self.first_round = first_round
+        self._record = WEIGHTS if sends_weights else PACKETS
         self.traffic = Traffic()
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
@@ -81,7 +111,7 @@ class FederatedDistillation(Strategy):
 
     def summary(self) -> None:
         """Log what this strategy exchanges."""
-        log.info("%d proxy samples a round, quorum %.0f %%", self.exchange.per_round, 100 * self.policy.quorum)
+        log.info("%s, quorum %.0f %%", self._record, 100 * self.policy.quorum)
 
     def start(
         self,
@@ -118,17 +148,17 @@ class FederatedDistillation(Strategy):
         """Return one message per host with the requests of its devices."""
         self._discover(grid)
         for node, devices in sorted(self._hosts.items()):
-            requests = {device: self.exchange.request(device, server_round) for device in devices}
+            requests = {device: self._exchange.request(device, server_round) for device in devices}
             for device, request in requests.items():
                 self.traffic.add_downlink(device, len(request))
-            content = pack_requests(requests)
+            content = pack_requests(requests, self._record)
             yield Message(content, node, TRAIN, ttl=self.policy.ttl, group_id=str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check all answers, hold the quorum and conclude the round."""
-        votes: dict[int, SoftLabels] = {}
+        votes: dict[int, A] = {}
         metrics: dict[int, Mapping[str, float]] = {}
         refused: dict[int, str] = {}
         for reply in replies:
@@ -151,7 +181,7 @@ class FederatedDistillation(Strategy):
             )
         round_replies = RoundReplies(
             round_number=server_round,
-            ids=self.exchange.ids(server_round),
+            ids=self._exchange.ids(server_round),
             votes=dict(sorted(votes.items())),
             metrics=dict(sorted(metrics.items())),
             refused=refused,
@@ -174,13 +204,13 @@ class FederatedDistillation(Strategy):
         self,
         round_number: int,
         reply: Message,
-        votes: dict[int, SoftLabels],
+        votes: dict[int, A],
         metrics: dict[int, Mapping[str, float]],
         refused: dict[int, str],
     ) -> None:
         own_devices = self._hosts.get(reply.metadata.src_node_id, [])
         try:
-            answers = unpack_answers(reply.content)
+            answers = unpack_answers(reply.content, self._record)
         except ValueError as error:
             refused.update({device: str(error) for device in own_devices})
             return
@@ -191,10 +221,10 @@ class FederatedDistillation(Strategy):
             self.traffic.add_uplink(device, len(answer.packet))
             if answer.refusal:
                 refused[device] = answer.refusal
-                self.exchange.acknowledged[device] = max(0, min(answer.held_version, self.exchange.cache.version))
+                self._exchange.refused(device, answer.held_version)
                 continue
             try:
-                votes[device] = self.exchange.accept(device, round_number, answer.packet)
+                votes[device] = self._exchange.accept(device, round_number, answer.packet)
                 metrics[device] = answer.metrics
             except PacketError as error:
                 refused[device] = str(error)
@@ -243,6 +273,32 @@ class FederatedDistillation(Strategy):
                 self._hosts[reply.metadata.src_node_id] = sorted(devices)
                 self.device_classes.update(devices)
 
+
+class FederatedDistillation(RoundStrategy):
+    """Exchange soft labels about a shared proxy set with whatever hosts the grid has.
+
+    Args:
+        exchange: the server's half: draws, caches, packets.
+        conclude: makes a round's answers into knowledge and returns the round's metrics; it publishes the consensus
+            and writes the checkpoint. Default: publish the mean over those who answered.
+        policy: quorum and waiting.
+        first_round: the first round to run, more than 1 on resume.
+    """
+
+    def __init__(
+        self,
+        exchange: ServerExchange,
+        conclude: Conclude | None = None,
+        policy: RoundPolicy | None = None,
+        first_round: int = 1,
+    ) -> None:
+        super().__init__(exchange, conclude if conclude is not None else self._publish_mean, policy, first_round)
+        self.exchange = exchange
+
+    def summary(self) -> None:
+        """Log what this strategy exchanges."""
+        log.info("%d proxy samples a round, quorum %.0f %%", self.exchange.per_round, 100 * self.policy.quorum)
+
     def _publish_mean(self, replies: RoundReplies) -> Mapping[str, float]:
         consensus = mean(Votes.stack(replies.ids, replies.votes))
         covered = consensus.covered
@@ -250,4 +306,4 @@ class FederatedDistillation(Strategy):
         return {"answers": float(len(replies.votes)), "covered": float(covered.mean()) if len(covered) else 1.0}
 
 
-__all__ = ["FederatedDistillation", "RoundPolicy"]
+__all__ = ["Exchange", "FederatedDistillation", "RoundPolicy", "RoundStrategy"]

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Packet
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from client.app import app as client_app
 from fedstill.flower.adapter import serialize
+from protos import baselines_pb2
 from protos import soft_labels_pb2 as pb
 from server.app import app as server_app
-from simulations.commands import _prepare
 from simulations.engines.local import LocalGrid
+from simulations.launch import prepare
+from simulations.methods import load_method, methods
 from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario
 from simulations.shelf import Shelf
@@ -46,13 +50,25 @@ def check_message(message: Message, forbidden: list[bytes]) -> None:
             raise LeakError("bytes of a parameter or a sample")
 
 
-def _check_packet(content: bytes) -> None:
-    request, packet = pb.RoundRequest(), pb.Packet()
-    request.ParseFromString(content)
-    if len(UnknownFieldSet(request)) == 0:  # a packet read as a request leaves unknown fields
-        packet = request.consensus
-    else:
+def _fits(packet: Packet, content: bytes) -> bool:
+    """Parse, and tell whether everything was of this kind; one kind read as another leaves unknown fields."""
+    try:
         packet.ParseFromString(content)
+    except DecodeError:
+        return False
+    return len(UnknownFieldSet(packet)) == 0
+
+
+def _check_packet(content: bytes) -> None:
+    request, packet, vectors = pb.RoundRequest(), pb.Packet(), baselines_pb2.LabelVectors()
+    if _fits(request, content):
+        packet = request.consensus
+    elif not _fits(packet, content):
+        if not _fits(vectors, content):
+            raise LeakError("fields outside the contract")
+        if len(vectors.vectors) > 4 * vectors.classes**2 or len(vectors.present) > vectors.classes:
+            raise LeakError("a payload larger than a soft label per class")
+        return
     if len(UnknownFieldSet(packet)) or len(UnknownFieldSet(packet.samples)):
         raise LeakError("fields outside the contract")
     width = {pb.PROBABILITY_FLOAT32: 4, pb.PROBABILITY_FLOAT16: 2, pb.SIMPLEX_8BIT: 1, pb.ENCODING_UNSPECIFIED: 0}
@@ -71,9 +87,9 @@ class WatchedGrid(LocalGrid):
         return reply
 
 
-def watched_run(scenario: Scenario, out: Path, hosts: int) -> WatchedGrid:
-    """Run a scenario into `out` and return the grid that saw its messages."""
-    _prepare(scenario, out)
+def watched(scenario: Scenario, out: Path, hosts: int = 2) -> list[Message]:
+    """Run a scenario into `out` and return every message."""
+    prepare(scenario, out)
     config: dict[str, bool | float | int | str] = {
         "scenario": str(out / CONFIG),
         "out": str(out),
@@ -84,19 +100,46 @@ def watched_run(scenario: Scenario, out: Path, hosts: int) -> WatchedGrid:
     grid = WatchedGrid(client_app, hosts, config)
     grid.seen = []
     server_app(grid, Context(grid.run.run_id, 0, {}, RecordDict(), config))
-    return grid
+    return grid.seen
 
 
-def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    grid = watched_run(small, out, hosts=2)
+def secrets_of(out: Path) -> list[bytes]:
+    """Return what must not leave: private samples, and the beginning of each weight on a device's disk."""
     shelf = Shelf(out / "assets")
     secrets = [image.tobytes() for part in (shelf.private, shelf.server, shelf.test) for image in part.images]
     for path in (out / "devices").rglob("round-*.pt"):
         student = torch.load(path, weights_only=True)["student"]
         secrets += [tensor.numpy().tobytes()[:64] for name, tensor in student.items() if name.endswith("weight")]
-    assert len(grid.seen) == 2 * 2 + 2 * 2 * small.rounds
-    for message in grid.seen:
+    return secrets
+
+
+def test_every_message_of_a_run_carries_soft_labels_only(small: Scenario, tmp_path: Path) -> None:
+    messages = watched(small, tmp_path / "run")
+    assert len(messages) == 2 * 2 + 2 * 2 * small.rounds
+    secrets = secrets_of(tmp_path / "run")
+    for message in messages:
+        check_message(message, secrets)
+
+
+@pytest.mark.parametrize("method", [name for name in methods() if name != "fedstill"])
+def test_of_all_methods_only_fedavg_and_feddf_send_weights(
+    method: str, small_options: list[str], tmp_path: Path
+) -> None:
+    scenario = load_method("digits", method, small_options[1::2])
+    messages = watched(scenario, tmp_path / "run")
+    if method in ("local-only", "centralized"):
+        assert messages == []
+        return
+    rounds = [message for message in messages if message.metadata.message_type == "train.distill"]
+    if method in ("fedavg", "feddf"):
+        for message in rounds:
+            assert "weights" in message.content.config_records
+            assert "packets" not in message.content.config_records
+            with pytest.raises(LeakError, match=r"outside the contract|larger than"):
+                check_message(message, [])
+        return
+    secrets = secrets_of(tmp_path / "run")
+    for message in messages:
         check_message(message, secrets)
 
 
@@ -105,14 +148,14 @@ def test_with_one_device_per_host_packets_and_envelopes_are_all_bytes_of_the_mes
 ) -> None:
     out = tmp_path / "run"
     wire = small.exchange.model_copy(update={"duration": 3, "draw": "independent"})
-    grid = watched_run(small.model_copy(update={"exchange": wire}), out, hosts=small.devices)
+    seen = watched(small.model_copy(update={"exchange": wire}), out, hosts=small.devices)
     total = json.loads((out / "summary.json").read_text())["wire"]
     packets = total["uplink_bytes"] + total["downlink_bytes"]
-    assert packets + total["envelope_bytes"] == sum(len(serialize(message)) for message in grid.seen)
-    assert total["messages"] == len(grid.seen) == 2 * small.devices * (1 + small.rounds)
+    assert packets + total["envelope_bytes"] == sum(len(serialize(message)) for message in seen)
+    assert total["messages"] == len(seen) == 2 * small.devices * (1 + small.rounds)
     carried = [
         len(value)
-        for message in grid.seen
+        for message in seen
         for value in message.content.config_records.get("packets", ConfigRecord()).values()
         if isinstance(value, bytes)
     ]
@@ -130,5 +173,5 @@ def test_with_one_device_per_host_packets_and_envelopes_are_all_bytes_of_the_mes
 )
 def test_the_check_itself_fails_on_a_leak(content: RecordDict) -> None:
     LocalGrid(client_app, 1, {})
-    with pytest.raises(Exception, match=r"array record|metrics|list|parameter or a sample|parsing"):
+    with pytest.raises(Exception, match=r"array record|metrics|list|outside the contract"):
         check_message(Message(content, 2, "train.distill"), [b"raw sample"])

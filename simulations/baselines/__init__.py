@@ -1,0 +1,1 @@
+"""Rival methods that run in the same harness: same data, seeds, students, engines, bytes and tables."""

@@ -1,0 +1,81 @@
+"""The two ends of any comparison, which exchange no message: every device for itself, and all data in one place.
+
+Both are references of a federated run under the name of a method, so that they get a row beside the others. They have
+no rounds: what they leave is one row, that of the last.
+"""
+
+import io
+import json
+
+import numpy as np
+import torch
+from flwr.serverapp import Grid
+
+from fedstill.files import write_atomic, write_json
+from fedstill.learning import State
+from fedstill.rounds import Traffic
+from fedstill.workers import unordered
+from server.federation import measure
+from simulations.baselines.half import Outcome
+from simulations.baselines.loop import row, write_rows
+from simulations.progress import RunProgress
+from simulations.references import central_state, local_only
+from simulations.setup import Setup
+from simulations.shelf import Shelf
+
+
+def run_local_only(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress) -> Outcome:
+    """Let each device repeat the local training of all rounds; nothing is released, the devices are measured."""
+    scenario = setup.scenario
+    paths = [setup.out / "references" / f"local_only.{number}.json" for number in range(scenario.devices)]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    done = len(paths) - len(missing)
+    progress.stage("devices, each alone", len(paths), done)
+    for place, score in unordered(local_only, [(setup, number) for number in missing], setup.workers):
+        write_json(paths[missing[place]], score)
+        done += 1
+        progress.step(done)
+    scores = [float(json.loads(path.read_text())) for path in paths]
+    classes = scenario.classes_of_devices()
+    devices = {
+        name: float(np.mean([score for score, own in zip(scores, classes, strict=True) if own == name]))
+        for name in scenario.device_classes
+    }
+    references = {f"local_only.{number}": score for number, score in enumerate(scores)}
+    return _left(setup, {}, dict.fromkeys(devices), devices, references)
+
+
+def run_centralized(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress) -> Outcome:
+    """Train each class's student on the server's and all private data, pooled, and release it."""
+    scenario = setup.scenario
+    kinds = scenario.device_classes
+    class_of = {kind.student: name for name, kind in kinds.items()}
+    paths = {student: setup.out / "references" / f"central.{name}.pt" for student, name in class_of.items()}
+    missing = [student for student, path in paths.items() if not path.exists()]
+    done = len(paths) - len(missing)
+    progress.stage("students, all data", len(paths), done)
+    calls = [(setup, class_of[student]) for student in missing]
+    for place, state in unordered(central_state, calls, setup.workers):
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomic(paths[missing[place]], content.getvalue())
+        done += 1
+        progress.step(done)
+    models: dict[str, State] = {student: torch.load(path, weights_only=True) for student, path in paths.items()}
+    scores = {student: measure(scenario.task, student, state, shelf.test) for student, state in models.items()}
+    released = {name: scores[kind.student] for name, kind in kinds.items()}
+    references = {f"central.{name}": score for name, score in released.items()}
+    return _left(setup, models, released, dict.fromkeys(released), references)
+
+
+def _left(
+    setup: Setup,
+    models: dict[str, State],
+    released: dict[str, float | None] | dict[str, float],
+    devices: dict[str, float | None] | dict[str, float],
+    references: dict[str, float],
+) -> Outcome:
+    nothing = Traffic()
+    last = row(setup.scenario.rounds, answers=0, refused={}, released=released, devices=devices, traffic=nothing)
+    write_rows(setup, [last])
+    return Outcome(models, [last], 0.0, nothing, references)

@@ -1,0 +1,138 @@
+"""The `compare` command: several methods on the same split and seeds, one table, one picture."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+from pydantic import Field
+from rich.console import Console
+
+from fedstill.config import Settings, parse, read_toml
+from fedstill.errors import ConfigError, RunFolderError
+from fedstill.files import write_atomic
+from fedstill.workers import default_workers
+from simulations.commands import changes_of, default_folder, seed_list
+from simulations.comparison import Entry, print_comparison, write_comparison
+from simulations.launch import SEEDS, Engine, How, launch_seeds
+from simulations.methods import load_method, methods
+from simulations.run_folder import SUMMARY, check_new
+from simulations.scenario import Scenario, load_scenario
+from simulations.shelf import split
+from simulations.validate import validate
+
+PLAN = "compare.toml"
+
+
+class ComparePlan(Settings):
+    """What a comparison runs; lies in its folder, so that it can be resumed."""
+
+    scenario: str
+    """Built-in name or absolute path."""
+    methods: list[str] = Field(min_length=1)
+    """Names of methods, in the order of the table."""
+    seeds: list[int] = Field(min_length=1)
+    """Seeds of every method."""
+    changes: tuple[str, ...] = ()
+    """Changes of the scenario."""
+
+    def load(self, method: str, seed: int) -> Scenario:
+        """Return the scenario as a method runs it with a seed."""
+        return load_method(self.scenario, method, [*self.changes, f"seed={seed}"])
+
+
+def _check(plan: ComparePlan) -> None:
+    """Check all that can be wrong with the runs of a plan, before anything is written."""
+    repeated = sorted({name for name in plan.methods if plan.methods.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"method {repeated[0]!r} is named twice")
+    loaded = [plan.load(name, plan.seeds[0]) for name in plan.methods]
+    for scenario in loaded:
+        validate(scenario)
+    split(loaded[0])
+
+
+def _resumed(out: Path, names: list[str]) -> ComparePlan:
+    """Return the plan of the comparison in `out`, with more methods where some are named."""
+    if not (out / PLAN).is_file():
+        raise RunFolderError(f"{out}: no comparison to resume here ({PLAN} is missing)")
+    plan = parse(ComparePlan, read_toml(out / PLAN), str(out / PLAN))
+    more = [name for name in names if name not in plan.methods]
+    return plan.model_copy(update={"methods": [*plan.methods, *more]})
+
+
+def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
+    """Run what is missing; table and picture are written anew after each method."""
+    entries: list[Entry] = []
+    total = len(plan.methods) * len(plan.seeds)
+    for place, name in enumerate(plan.methods):
+
+        def announce(seed: int, name: str = name, place: int = place) -> None:
+            number = place * len(plan.seeds) + plan.seeds.index(seed) + 1
+            console.print(f"run {number} of {total}: {name}, seed {seed}", style="bold", highlight=False)
+
+        folder = out / name
+        launch_seeds(lambda seed, name=name: plan.load(name, seed), plan.seeds, folder, how, announce)  # type: ignore[misc]
+        summaries = [json.loads((folder / f"seed-{seed}" / SUMMARY).read_text()) for seed in plan.seeds]
+        entries.append(Entry(name, plan.load(name, plan.seeds[0]).method.sends_weights, summaries))
+        write_comparison(out, plan.scenario, plan.seeds, entries)
+    print_comparison(out, plan.scenario, plan.seeds, entries, console)
+
+
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="METHOD...", help="Methods to compare.")] = None,
+    scenario: Annotated[str, typer.Option(help="Built-in scenario or path of a scenario file.")] = "digits",
+    seeds: Annotated[str, typer.Option(help="Seeds of every method, for example 0,1,2.")] = "0",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with parquet files in the layout of the Hugging Face hub.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/compare-<scenario>-<time>].")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of every method.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Virtual devices.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: in this process; ray: Flower's own simulation.")
+    ] = Engine.local,
+    hosts: Annotated[
+        int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the comparison in --out; METHODs named are added to it.")
+    ] = False,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
+    ] = None,
+) -> None:
+    """Run several methods on the same data, split and seeds: one table, one picture of accuracy against bytes."""
+    console = Console()
+    cores = default_workers()
+    used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
+    how = How(engine, used_hosts, workers if workers is not None else cores, table=False)
+    changes = changes_of(assignments or [], data_dir, None, rounds, devices)
+    if resume:
+        if out is None:
+            raise ConfigError("--resume continues the folder named by --out; give --out")
+        if changes:
+            raise ConfigError("--resume takes the configuration of the folder; leave out options that change it")
+        folder = out.resolve()
+        plan = _resumed(folder, names or [])
+        _check(plan)
+    else:
+        if not names:
+            raise ConfigError(f"name the methods to compare: {', '.join(methods())}")
+        place = str(Path(scenario).resolve()) if scenario.endswith(".toml") else scenario
+        plan = ComparePlan(scenario=place, methods=names, seeds=seed_list(seeds), changes=tuple(changes))
+        folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
+        check_new(folder)
+        _check(plan)
+    write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump()).encode())
+    _run(plan, folder, how, console)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(compare)
+
+
+__all__ = ["PLAN", "SEEDS", "ComparePlan", "compare", "register"]

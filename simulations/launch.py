@@ -1,0 +1,109 @@
+"""Begin and run simulations: one, or several seeds of one."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from client.app import app as client_app
+from fedstill.files import write_json
+from server.app import app as server_app
+from simulations.engines.local import run_local
+from simulations.report import write_seeds_report
+from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
+from simulations.scenario import Scenario, dump
+from simulations.seeds import combine
+from simulations.shelf import open_shelf, split
+from simulations.validate import validate
+
+SEEDS = "seeds.json"
+
+
+class Engine(StrEnum):
+    """How messages reach the hosts."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are computed, which changes no result.
+
+    Attributes:
+        engine: how messages reach the hosts.
+        hosts: Flower nodes that share the devices.
+        workers: processes on this machine.
+        table: whether each run prints its table.
+    """
+
+    engine: Engine
+    hosts: int
+    workers: int
+    table: bool = True
+
+
+def prepare(scenario: Scenario, out: Path) -> None:
+    """Check everything that can be wrong with a new run before anything is written, then begin its folder."""
+    check_new(out)
+    validate(scenario)
+    files = split(scenario)
+    with Claim(out):
+        write_config(out, dump(scenario))  # first: from here on the run can be resumed
+        open_shelf(out / "assets", scenario, files)
+
+
+def launch(out: Path, how: How) -> None:
+    """Run a scenario whose configuration lies in `out` already."""
+    run_config: dict[str, bool | float | int | str] = {
+        "scenario": str(out / CONFIG),
+        "out": str(out),
+        "engine": how.engine.value,
+        "workers": how.workers,
+        "table": how.table,
+        "job": "simulations.job:run",
+        "host": "simulations.host:build",
+    }
+    if how.engine is Engine.local:
+        run_local(server_app, client_app, how.hosts, run_config)
+        return
+    from simulations.engines.ray import run_ray
+
+    # Ray spreads hosts over cores already, so a host computes its devices one by one.
+    run_ray(server_app, client_app, how.hosts, run_config, {**run_config, "workers": 1})
+
+
+def launch_seeds(
+    load: Callable[[int], Scenario],
+    seeds: Sequence[int],
+    folder: Path,
+    how: How,
+    announce: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Run what is missing of several seeds in `folder`/seed-<n>, write and return `seeds.json`.
+
+    Args:
+        load: returns the scenario of a seed.
+        seeds: at least one.
+        folder: of the seeds' run folders.
+        how: how runs are computed.
+        announce: called with each seed that has to be run.
+    """
+    summaries: list[dict[str, Any]] = []
+    curves: dict[int, list[dict[str, Any]]] = {}
+    for seed in seeds:
+        own = folder / f"seed-{seed}"
+        if announce is not None and not (own / SUMMARY).exists():
+            announce(seed)
+        if not (own / CONFIG).exists():
+            prepare(load(seed), own)
+        if not (own / SUMMARY).exists():
+            launch(own, how)
+        summaries.append(json.loads((own / SUMMARY).read_text()))
+        curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
+    combined = combine(summaries)
+    write_seeds_report(folder, combined, curves)
+    write_json(folder / SEEDS, combined)
+    return combined

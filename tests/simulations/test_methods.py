@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from fedstill.errors import ConfigError
+from simulations.methods import OVERLAYS, load_method, merged, methods
+from simulations.scenario import dump, load_scenario
+from simulations.validate import validate
+
+BASELINES = [name for name in methods() if name != "fedstill"]
+
+
+def test_the_product_is_the_scenario_as_it_is() -> None:
+    assert load_method("mnist", "fedstill", ["seed=3"]) == load_scenario("mnist", ["seed=3"])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_changes_neither_data_nor_split_nor_seed_nor_fleet(name: str) -> None:
+    base, found = load_scenario("digits", ["seed=3"]), load_method("digits", name, ["seed=3"])
+    for key in ("task", "seed", "rounds", "devices", "data", "partition"):
+        assert getattr(found, key) == getattr(base, key)
+    assert found.classes_of_devices() == base.classes_of_devices()
+    assert (found.name, found.method.name) == (f"digits-{name}", name)
+    validate(found)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_says_in_its_head_what_it_follows(name: str) -> None:
+    head = (OVERLAYS / f"{name}.toml").read_text().partition("[")[0]
+    assert head.startswith("# ")
+    assert "arXiv" in head or name in ("local-only", "centralized")
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baselines_resolved_configuration_loads_back_equal(name: str, tmp_path: Path) -> None:
+    found = load_method("digits", name)
+    (tmp_path / "config.toml").write_text(dump(found))
+    assert load_scenario(str(tmp_path / "config.toml")) == found
+
+
+def test_only_fedavg_and_feddf_send_weights() -> None:
+    assert {name for name in methods() if load_method("digits", name).method.sends_weights} == {"fedavg", "feddf"}
+
+
+def test_fedavg_gives_all_devices_the_smallest_student_unless_told_otherwise() -> None:
+    found = load_method("digits", "fedavg")
+    assert {kind.student for kind in found.device_classes.values()} == {"tiny-separable-s"}
+    changes = [f"device_classes.{name}.student=tiny-conv-m" for name in found.device_classes]
+    told = load_method("digits", "fedavg", changes)
+    assert {kind.student for kind in told.device_classes.values()} == {"tiny-conv-m"}
+
+
+def test_changes_have_the_last_word_over_an_overlay() -> None:
+    assert load_method("digits", "fedavg", ["device.logit_adjustment=0.5"]).device.logit_adjustment == 0.5
+
+
+def test_an_unknown_method_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown method 'fedavgg'; did you mean 'fedavg'"):
+        load_method("digits", "fedavgg")
+
+
+def test_overlays_merge_section_by_section() -> None:
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "e": {"f": 5}}) == {
+        "a": {"b": 1, "c": 4},
+        "d": 3,
+        "e": {"f": 5},
+    }
