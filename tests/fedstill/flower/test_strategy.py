@@ -8,13 +8,13 @@ from flwr.clientapp import ClientApp
 
 from fedstill.cache import LabelCache
 from fedstill.errors import QuorumError
-from fedstill.exchange import ServerExchange, close_task, open_request
+from fedstill.exchange import RoundTask, ServerExchange, close_task, open_request
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
 from fedstill.flower.adapter import serialize
 from fedstill.flower.messages import unpack_requests
 from fedstill.packet import Context as Shared
 from fedstill.rounds import RoundReplies
-from fedstill.soft_labels import soft_labels
+from fedstill.soft_labels import Floats, soft_labels
 from simulations.engines.local import LocalGrid
 
 SHARED = Shared(seed=1, proxy_digest=b"abcdefgh", proxy_size=30, classes=3)
@@ -199,6 +199,22 @@ def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default
     assert np.allclose(strategy.exchange.cache.labels, 1 / 3, atol=1e-3)
     assert strategy.exchange.acknowledged == dict.fromkeys(range(3), 2)
     assert dict(result.train_metrics_clientapp[2])["answers"] == 3.0
+
+
+def test_labels_that_last_are_not_asked_for_again_by_the_default_strategy() -> None:
+    asked: list[int] = []
+    app = ClientApp()
+    app.query("devices")(lambda message, context: describe(message, {0: "any"}))
+
+    def learn(task: RoundTask) -> Floats:
+        asked.append(len(task.predict))
+        return np.full((len(task.predict), 3), 1 / 3, dtype=np.float32)
+
+    app.train("distill")(lambda message, context: answer_alone(message, context, SHARED, learn))
+    strategy = FederatedDistillation(ServerExchange(SHARED, per_round=30, rounds=6, duration=3))
+    result = strategy.start(LocalGrid(app, 1, {}), num_rounds=6)
+    assert asked == [30, 0, 0, 30, 0, 0]
+    assert dict(result.train_metrics_clientapp[2]) == {"answers": 1.0, "covered": 1.0}
 
 
 def test_start_resumes_at_its_first_round() -> None:
