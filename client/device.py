@@ -16,8 +16,9 @@ from torch import nn
 
 from fedstill import packet
 from fedstill.cache import LabelCache
+from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleCacheError
-from fedstill.exchange import RoundTask, close_task, open_request
+from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.files import write_atomic
 from fedstill.learning import accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
@@ -27,6 +28,7 @@ from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
+from fedstill.stored import load_base, store_base
 from fedstill.tasks import Images, Task
 
 ROUND_TEST_SAMPLES = 1000  # a full evaluation in each round would cost as much as the training
@@ -57,6 +59,7 @@ class _State:
     student: dict[str, torch.Tensor]
     cache: LabelCache
     answer: DeviceAnswer
+    bases: tuple[Base, ...]  # what was said up to the acknowledged packet, and with the last one
 
 
 class Device:
@@ -71,6 +74,8 @@ class Device:
         uplink: encoding of its soft labels.
         data: what it learns from.
         folder: where its state lies.
+        entropy_coded: whether its soft labels are coded adaptively.
+        delta: whether they refer to those that the server acknowledged.
     """
 
     def __init__(
@@ -83,6 +88,9 @@ class Device:
         uplink: Encoding,
         data: DeviceData,
         folder: Path,
+        *,
+        entropy_coded: bool = False,
+        delta: bool = False,
     ) -> None:
         self.number = number
         self.student = student
@@ -92,6 +100,8 @@ class Device:
         self.uplink: Encoding = uplink
         self.data = data
         self.folder = folder
+        self.entropy_coded = entropy_coded
+        self.delta = delta
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
 
@@ -114,10 +124,20 @@ class Device:
         model = self._model(stored)
         self._digest(model, task)
         revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
-        content = close_task(self.context, task, self._labels(model, task), self.uplink)
+        labels = self._labels(model, task)
+        held = () if stored is None else stored.bases
+        base = next((base for base in held if self.delta and base.version == task.acknowledged), None)
+        content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
         answer = DeviceAnswer(content, self._evaluate(model, task))
-        self._save(_State(task.round_number, state_of(model), task.cache, answer))
+        self._save(_State(task.round_number, state_of(model), task.cache, answer, self._bases(base, task, labels)))
         return answer
+
+    def _bases(self, base: Base | None, task: RoundTask, labels: SoftLabels) -> tuple[Base, ...]:
+        """Return what a later request may call acknowledged: this packet, or, should it get lost, what it extends."""
+        if not self.delta:
+            return ()
+        latest = said(self.context, base, labels, self.uplink, task.round_number)
+        return (latest,) if base is None else (base, latest)
 
     def _model(self, stored: _State | None) -> nn.Module:
         model = build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
@@ -177,7 +197,8 @@ class Device:
         stored: dict[str, Any] = torch.load(path, weights_only=True)
         cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
         answer = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
-        return _State(stored["round"], stored["student"], cache, answer)
+        bases = tuple(load_base(base, self.context.classes) for base in stored["bases"])
+        return _State(stored["round"], stored["student"], cache, answer, bases)
 
     def _save(self, state: _State) -> None:
         """Write the state, then drop all but this round's and the one before it."""
@@ -188,6 +209,7 @@ class Device:
             "labels": torch.from_numpy(state.cache.labels),
             "changed": torch.from_numpy(state.cache.changed),
             "version": state.cache.version,
+            "bases": [store_base(base) for base in state.bases],
             "packet": torch.frombuffer(bytearray(state.answer.packet), dtype=torch.uint8),
             "metrics": dict(state.answer.metrics),
         }

@@ -49,15 +49,16 @@ class LabelCache:
         return replace(self, labels=new_labels, changed=changed, version=version)
 
     def after(self, packet: Decoded) -> "LabelCache":
-        """Return the cache after a downlink packet.
+        """Return the cache after a downlink packet: one that extends version 0 brings everything, whatever was held.
 
         Raises:
             StaleCacheError: the packet extends another version than this one.
         """
-        if packet.base_version != self.version:
+        if packet.base_version not in (0, self.version):
             raise StaleCacheError(self.version, packet.base_version)
         kept = packet.labels.present
-        return self.filled(packet.labels.ids[kept], packet.labels.probabilities[kept], packet.cache_version)
+        before = self if packet.base_version else LabelCache.empty(*self.labels.shape)
+        return before.filled(packet.labels.ids[kept], packet.labels.probabilities[kept], packet.cache_version)
 
     def lacking(self, version: int) -> SoftLabels:
         """Return the labels that a cache at `version` lacks, in ascending order of their samples."""

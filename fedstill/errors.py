@@ -7,7 +7,8 @@ FedstillError           ends a command with exit code 2
 ├── QuorumError         fewer usable replies than the round needs
 ├── ExportError         a student that does not survive export or quantization
 └── PacketError         a packet refused; the round goes on without it
-    └── StaleCacheError a packet that extends a cache version which its receiver does not hold
+    ├── StaleCacheError a packet that extends a cache version which its receiver does not hold
+    └── StaleBaseError  a delta to labels that its receiver does not hold
 """
 
 
@@ -45,3 +46,7 @@ class StaleCacheError(PacketError):
     def __init__(self, held: int, base: int) -> None:
         super().__init__(f"packet extends cache version {base}, this cache is at version {held}")
         self.held = held
+
+
+class StaleBaseError(PacketError):
+    """The delta refers to labels that the receiver does not hold; it needs a full packet."""

@@ -4,13 +4,25 @@ The server asks each device about the round's proxy samples and sends along what
 device fills its cache, learns, and answers with its soft labels. Nothing here knows how bytes travel or models learn.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from fedstill.cache import LabelCache
-from fedstill.errors import PacketError
-from fedstill.packet import CONTRACT_VERSION, Context, check, decode, decode_samples, encode, encode_samples
+from fedstill.delta import Base
+from fedstill.errors import PacketError, StaleBaseError, StaleCacheError
+from fedstill.packet import (
+    CONTRACT_VERSION,
+    Context,
+    Decoded,
+    check,
+    decode,
+    decode_samples,
+    encode,
+    encode_samples,
+    encoding_of,
+)
 from fedstill.soft_labels import Floats, Ints, SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 
@@ -23,20 +35,37 @@ class ServerExchange:
         context: what both sides of the run share.
         per_round: proxy samples that a round is about.
         rounds: rounds of the whole run.
-        encoding: encoding of what goes down, a key of `fedstill.packet.ENCODINGS`.
-        cache: the newest consensus, as the devices decode it.
+        encoding: encoding of what goes down, a name of `fedstill.codecs`.
+        class_encodings: encodings of what goes down to the device classes that have one of their own.
+        entropy_coded: whether what goes down is coded adaptively.
+        delta: whether packets refer to what the other side holds, both ways.
+        device_classes: class of each device; those without are served in `encoding`.
+        cache: the newest consensus, as the devices decode it that are served in `encoding`.
+        class_caches: the same by each other encoding: what the devices hold that are served in it.
+        previous: with `delta`, all those caches before the last consensus, by encoding.
         acknowledged: cache version of each device in the last finished round.
+        bases: with `delta`, what each device's acknowledged packets said.
     """
 
     context: Context
     per_round: int
     rounds: int
     encoding: str = "float16"
+    class_encodings: Mapping[str, str] = field(default_factory=dict)
+    entropy_coded: bool = False
+    delta: bool = False
+    device_classes: dict[int, str] = field(default_factory=dict)
     cache: LabelCache = field(init=False)
+    class_caches: dict[str, LabelCache] = field(init=False)
+    previous: dict[str, LabelCache] = field(default_factory=dict)
     acknowledged: dict[int, int] = field(default_factory=dict)
+    bases: dict[int, Base] = field(default_factory=dict)
+    _packets: dict[tuple[int, int, int, str], pb.Packet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.cache = LabelCache.empty(self.context.proxy_size, self.context.classes)
+        others = set(self.class_encodings.values()) - {self.encoding}
+        self.class_caches = dict.fromkeys(sorted(others), self.cache)
 
     def ids(self, round_number: int) -> Ints:
         """Return the proxy samples of a round, ascending."""
@@ -51,19 +80,35 @@ class ServerExchange:
             round=round_number,
             rounds=self.rounds,
             predict=encode_samples(self.context, self.ids(round_number), round_number),
+            acknowledged=self.bases[device].version if device in self.bases else 0,
         )
         if self.cache.version > base:
-            packet = encode(
-                self.context,
-                self.cache.lacking(base),
-                round_number=round_number,
-                samples_round=self.cache.version - 1,
-                encoding=self.encoding,
-                base_version=base,
-                cache_version=self.cache.version,
-            )
-            request.consensus.CopyFrom(packet)
+            encoding = self.class_encodings.get(self.device_classes.get(device, ""), self.encoding)
+            request.consensus.CopyFrom(self._packet(round_number, base, encoding))
         return request.SerializeToString(deterministic=True)
+
+    def _cache(self, encoding: str) -> LabelCache:
+        return self.cache if encoding == self.encoding else self.class_caches[encoding]
+
+    def _packet(self, round_number: int, base: int, encoding: str) -> pb.Packet:
+        """Return what a cache at version `base` lacks; devices that lack the same share one encoding of it."""
+        cache = self._cache(encoding)
+        key = (round_number, base, cache.version, encoding)
+        if key not in self._packets:
+            self._packets = {known: packet for known, packet in self._packets.items() if known[0] == round_number}
+            before = self.previous.get(encoding)
+            self._packets[key] = encode(
+                self.context,
+                cache.lacking(base),
+                round_number=round_number,
+                samples_round=cache.version - 1,
+                encoding=encoding,
+                base_version=base,
+                cache_version=cache.version,
+                entropy_coded=self.entropy_coded,
+                base=_held(encoding, before) if before is not None and before.version == base > 0 else None,
+            )
+        return self._packets[key]
 
     def accept(self, device: int, round_number: int, content: bytes) -> SoftLabels:
         """Decode a device's answer and note the cache version that it holds.
@@ -71,11 +116,26 @@ class ServerExchange:
         Raises:
             PacketError: the answer breaks a rule of `fedstill.packet`.
         """
-        answer = decode(self.context, content, round_number=round_number, ids=self.ids(round_number))
+        base = self.bases.get(device)
+        try:
+            answer = decode(self.context, content, round_number=round_number, ids=self.ids(round_number), base=base)
+        except StaleBaseError:
+            self.bases.pop(device, None)  # the next request asks for a full packet
+            raise
         if answer.cache_version > self.cache.version:
             raise PacketError(f"device claims cache version {answer.cache_version}, newest is {self.cache.version}")
         self.acknowledged[device] = answer.cache_version
+        if self.delta:
+            self._keep(device, answer)
         return answer.labels
+
+    def _keep(self, device: int, answer: Decoded) -> None:
+        """Keep what a device has said; what extends something else than is held here can't be referred to."""
+        base = self.bases.pop(device, None)
+        extends = base is not None and (base.version, base.encoding) == (answer.base_version, answer.encoding)
+        if extends or answer.base_version == 0:
+            held = base if extends else None
+            self.bases[device] = said(self.context, held, answer.labels, answer.encoding, answer.round_number)
 
     def publish(self, round_number: int, ids: Ints, labels: Floats) -> None:
         """Fill the cache with the consensus of a finished round, through the codec: both sides hold the same values.
@@ -86,15 +146,42 @@ class ServerExchange:
             ids: samples that the consensus covers, ascending `[samples]`.
             labels: consensus `[samples, classes]`.
         """
-        packet = encode(
-            self.context,
-            soft_labels(ids, labels),
-            round_number=round_number,
-            samples_round=round_number,
-            encoding=self.encoding,
-        )
-        decoded = check(self.context, packet).labels
-        self.cache = self.cache.filled(ids, decoded.probabilities, round_number + 1)
+        encodings = [self.encoding, *self.class_caches]
+        if self.delta:
+            self.previous = {encoding: self._cache(encoding) for encoding in encodings}
+        for encoding in encodings:
+            packet = encode(
+                self.context,
+                soft_labels(ids, labels),
+                round_number=round_number,
+                samples_round=round_number,
+                encoding=encoding,
+            )
+            decoded = check(self.context, packet).labels
+            filled = self._cache(encoding).filled(ids, decoded.probabilities, round_number + 1)
+            if encoding == self.encoding:
+                self.cache = filled
+            else:
+                self.class_caches[encoding] = filled
+
+
+def _held(encoding: str, cache: LabelCache) -> Base:
+    """Return what a delta of the consensus refers to: what the cache of its receiver holds."""
+    return Base.of(encoding, cache.labels, cache.changed > 0, cache.version)
+
+
+def said(context: Context, base: Base | None, labels: SoftLabels, encoding: str, round_number: int) -> Base:
+    """Return what a device has said once its packet of a round is acknowledged: both sides keep it.
+
+    Args:
+        context: what both sides of the run share.
+        base: what the packet extends; None: it is full, and all that was said before is forgotten.
+        labels: the packet's soft labels.
+        encoding: their encoding.
+        round_number: the packet's round.
+    """
+    before = base if base is not None else Base.nothing(encoding, context.proxy_size, context.classes)
+    return before.extended(labels, round_number)
 
 
 @dataclass(frozen=True)
@@ -106,12 +193,14 @@ class RoundTask:
         rounds: rounds of the whole run.
         cache: the device's label cache after this round's packet; what to digest.
         predict: proxy samples to predict, ascending `[samples]`.
+        acknowledged: round of the device's last packet that a delta may extend; 0: none.
     """
 
     round_number: int
     rounds: int
     cache: LabelCache
     predict: Ints
+    acknowledged: int = 0
 
 
 def open_request(context: Context, cache: LabelCache, content: bytes) -> RoundTask:
@@ -141,12 +230,39 @@ def open_request(context: Context, cache: LabelCache, content: bytes) -> RoundTa
         raise PacketError(f"round {request.round} of {request.rounds}")
     predict = decode_samples(context, request.predict)
     if request.HasField("consensus"):
-        cache = cache.after(check(context, request.consensus, round_number=request.round))
-    return RoundTask(request.round, request.rounds, cache, predict)
+        cache = cache.after(_consensus(context, cache, request))
+    return RoundTask(request.round, request.rounds, cache, predict, request.acknowledged)
 
 
-def close_task(context: Context, task: RoundTask, labels: SoftLabels, encoding: str) -> bytes:
-    """Return the serialized answer of a device to a round's task."""
+def _consensus(context: Context, cache: LabelCache, request: pb.RoundRequest) -> Decoded:
+    packet = request.consensus
+    base = _held(encoding_of(packet), cache) if packet.HasField("base_checksum") else None
+    try:
+        return check(context, packet, round_number=request.round, base=base)
+    except StaleBaseError as error:
+        # Everything from the start mends a cache of another version as well as one of other labels.
+        raise StaleCacheError(0, packet.base_version) from error
+
+
+def close_task(
+    context: Context,
+    task: RoundTask,
+    labels: SoftLabels,
+    encoding: str,
+    *,
+    entropy_coded: bool = False,
+    base: Base | None = None,
+) -> bytes:
+    """Return the serialized answer of a device to a round's task.
+
+    Args:
+        context: what both sides of the run share.
+        task: the round's task.
+        labels: the device's soft labels about the asked samples.
+        encoding: a name of `fedstill.codecs`.
+        entropy_coded: whether they are coded adaptively.
+        base: what this device has said up to round `task.acknowledged`, for a delta; None: a full packet.
+    """
     packet = encode(
         context,
         labels,
@@ -154,5 +270,7 @@ def close_task(context: Context, task: RoundTask, labels: SoftLabels, encoding: 
         samples_round=task.round_number,
         encoding=encoding,
         cache_version=task.cache.version,
+        entropy_coded=entropy_coded,
+        base=base,
     )
     return packet.SerializeToString(deterministic=True)

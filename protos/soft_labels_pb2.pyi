@@ -12,10 +12,16 @@ class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROBABILITY_FLOAT32: _ClassVar[Encoding]
     PROBABILITY_FLOAT16: _ClassVar[Encoding]
     SIMPLEX_8BIT: _ClassVar[Encoding]
+    CENTRED_LOGITS_FLOAT16: _ClassVar[Encoding]
+    SIMPLEX: _ClassVar[Encoding]
+    TOP_K: _ClassVar[Encoding]
 ENCODING_UNSPECIFIED: Encoding
 PROBABILITY_FLOAT32: Encoding
 PROBABILITY_FLOAT16: Encoding
 SIMPLEX_8BIT: Encoding
+CENTRED_LOGITS_FLOAT16: Encoding
+SIMPLEX: Encoding
+TOP_K: Encoding
 
 class Samples(_message.Message):
     __slots__ = ("draw", "bitmap")
@@ -35,7 +41,7 @@ class Samples(_message.Message):
     def __init__(self, draw: _Optional[_Union[Samples.Draw, _Mapping]] = ..., bitmap: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
-    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum")
+    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum", "parameter", "entropy_coded", "base_checksum")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +57,9 @@ class Packet(_message.Message):
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CACHE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
+    ENTROPY_CODED_FIELD_NUMBER: _ClassVar[int]
+    BASE_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
@@ -66,20 +75,25 @@ class Packet(_message.Message):
     base_version: int
     cache_version: int
     checksum: int
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    parameter: int
+    entropy_coded: bool
+    base_checksum: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ..., parameter: _Optional[int] = ..., entropy_coded: _Optional[bool] = ..., base_checksum: _Optional[int] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
-    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict")
+    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict", "acknowledged")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     CONSENSUS_FIELD_NUMBER: _ClassVar[int]
     PREDICT_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
     rounds: int
     consensus: Packet
     predict: Samples
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ...) -> None: ...
+    acknowledged: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ..., acknowledged: _Optional[int] = ...) -> None: ...

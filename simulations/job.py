@@ -96,7 +96,15 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
     task = load_task(scenario.task)
     shared = shelf.context(scenario.seed, task.classes)
     wire = scenario.exchange
-    exchange = ServerExchange(shared, wire.per_round, scenario.rounds, wire.downlink)
+    exchange = ServerExchange(
+        shared,
+        wire.per_round,
+        scenario.rounds,
+        wire.downlink,
+        class_encodings={name: kind.downlink for name, kind in scenario.device_classes.items() if kind.downlink},
+        entropy_coded=wire.entropy_coding,
+        delta=wire.delta,
+    )
 
     def on_round(rows: list[Row]) -> None:
         write_atomic(setup.out / ROUNDS, "".join(json.dumps(row) + "\n" for row in rows).encode())

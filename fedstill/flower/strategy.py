@@ -238,6 +238,7 @@ class FederatedDistillation(Strategy):
             if devices:
                 self._hosts[reply.metadata.src_node_id] = sorted(devices)
                 self.device_classes.update(devices)
+                self.exchange.device_classes.update(devices)
 
     def _publish_mean(self, replies: RoundReplies) -> Mapping[str, float]:
         consensus = mean(Votes.stack(replies.ids, replies.votes))
