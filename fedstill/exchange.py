@@ -236,7 +236,7 @@ def open_request(context: Context, cache: LabelCache, content: bytes) -> RoundTa
 
 def _consensus(context: Context, cache: LabelCache, request: pb.RoundRequest) -> Decoded:
     packet = request.consensus
-    base = _held(encoding_of(packet), cache) if packet.HasField("base_checksum") else None
+    base = _held(encoding_of(context, packet), cache) if packet.HasField("base_checksum") else None
     try:
         return check(context, packet, round_number=request.round, base=base)
     except StaleBaseError as error:

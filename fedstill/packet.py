@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from fedstill.codecs import Codec, Codes, codec, largest_remainder
 from fedstill.codecs.bits import Reader, Writer
 from fedstill.delta import Base
-from fedstill.errors import ConfigError, PacketError, StaleBaseError
+from fedstill.errors import PacketError, StaleBaseError
 from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels, draw
 from protos import soft_labels_pb2 as pb
 
@@ -74,27 +74,20 @@ def _form(encoding: str) -> tuple[pb.Encoding, int]:
     return kind, int(encoding.removeprefix("simplex").removeprefix("top"))
 
 
-def encoding_of(packet: pb.Packet) -> str:
+def encoding_of(context: Context, packet: pb.Packet) -> str:
     """Return the name of a packet's encoding.
 
     Raises:
-        PacketError: there is none with that number or parameter.
+        PacketError: there is none with that number and parameter for the run's classes.
     """
     names = {number: name for name, number in _FIXED.items()}
     if packet.encoding in names and packet.parameter == 0:
         return names[packet.encoding]
     if packet.encoding == pb.SIMPLEX and 1 <= packet.parameter <= 7:
         return f"simplex{packet.parameter}"
-    if packet.encoding == pb.TOP_K and 1 <= packet.parameter <= 99:
+    if packet.encoding == pb.TOP_K and 1 <= packet.parameter < min(100, context.classes):
         return f"top{packet.parameter}"
     raise PacketError(f"unknown encoding {int(packet.encoding)} with parameter {packet.parameter}")
-
-
-def _codec(packet: pb.Packet) -> Codec:
-    try:
-        return codec(encoding_of(packet), packet.classes)
-    except ConfigError as error:
-        raise PacketError(str(error)) from error
 
 
 def _held(base: Base | None, own: Codec, ids: Ints) -> tuple[Codes, Bools]:
@@ -110,8 +103,8 @@ def _coded(own: Codec, codes: Codes, base: Base | None, ids: Ints) -> bytes:
     return writer.content()
 
 
-def _decode_rows(packet: pb.Packet, base: Base | None, ids: Ints) -> Floats:
-    own = _codec(packet)
+def _decode_rows(context: Context, packet: pb.Packet, base: Base | None, ids: Ints) -> Floats:
+    own = codec(encoding_of(context, packet), context.classes)
     if packet.entropy_coded:
         if len(packet.payload) >= own.plain_bytes(len(ids)):
             raise PacketError(f"coded payload of {len(packet.payload)} bytes is no smaller than a plain one")
@@ -289,20 +282,20 @@ def check(
         present = np.ones(len(named), dtype=np.bool_)
     is_delta = packet.HasField("base_checksum")
     if is_delta:
-        _check_base(packet, base, named[present])
-    rows = _decode_rows(packet, base if is_delta else None, named[present])
+        _check_base(context, packet, base, named[present])
+    rows = _decode_rows(context, packet, base if is_delta else None, named[present])
     probabilities = np.zeros((len(named), context.classes), dtype=np.float32)
     probabilities[present] = rows
     labels = SoftLabels(
         named, probabilities, present, _certainty(packet.certainty, present), _class_prior(packet.class_prior, context)
     )
     return Decoded(
-        labels, packet.round, packet.base_version, packet.cache_version, encoding_of(packet), is_delta=is_delta
+        labels, packet.round, packet.base_version, packet.cache_version, encoding_of(context, packet), is_delta=is_delta
     )
 
 
-def _check_base(packet: pb.Packet, base: Base | None, ids: Ints) -> None:
-    if base is None or base.encoding != encoding_of(packet) or base.version != packet.base_version:
+def _check_base(context: Context, packet: pb.Packet, base: Base | None, ids: Ints) -> None:
+    if base is None or base.encoding != encoding_of(context, packet) or base.version != packet.base_version:
         raise StaleBaseError(f"delta to version {packet.base_version} of labels that are not held here")
     if base.checksum(ids) != packet.base_checksum:
         raise StaleBaseError("delta to other labels than are held here")

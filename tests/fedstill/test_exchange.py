@@ -9,6 +9,7 @@ from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import ServerExchange, close_task, open_request, said
 from fedstill.packet import Context
 from fedstill.soft_labels import soft_labels
+from protos import soft_labels_pb2 as pb
 
 CONTEXT = Context(seed=5, proxy_digest=b"12345678", proxy_size=40, classes=3)
 
@@ -112,7 +113,7 @@ def served_by_class(*, delta: bool) -> ServerExchange:
 
 
 @pytest.mark.parametrize("delta", [False, True])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_the_server_knows_what_each_class_of_devices_decoded_whatever_rounds_a_device_misses(
     delta: bool, data: st.DataObject
@@ -237,3 +238,15 @@ def test_without_delta_nothing_is_kept_of_what_devices_said() -> None:
     server.accept(0, 1, close_task(CONTEXT, task, soft_labels(task.predict, rows(10)), "float16"))
     assert server.bases == {}
     assert server.previous == {}
+
+
+def test_a_delta_in_an_encoding_that_does_not_suit_the_classes_is_refused() -> None:
+    server = delta_exchange()
+    for version in range(2):
+        server.publish(version, np.arange(40), rows(40))
+        server.acknowledged[0] = version
+    request = pb.RoundRequest.FromString(server.request(0, 2))
+    assert request.consensus.HasField("base_checksum")
+    request.consensus.encoding, request.consensus.parameter = pb.TOP_K, 3
+    with pytest.raises(PacketError, match="unknown encoding 6 with parameter 3"):
+        open_request(CONTEXT, server.previous["simplex8"], request.SerializeToString())
