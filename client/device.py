@@ -20,8 +20,9 @@ from torch import nn
 
 from fedstill import packet
 from fedstill.cache import LabelCache
+from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleCacheError
-from fedstill.exchange import RoundTask, close_task, open_request
+from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.files import write_atomic
 from fedstill.learning import accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
@@ -31,6 +32,7 @@ from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
+from fedstill.stored import load_base, store_base
 from fedstill.tasks import Images, Task
 
 log = logging.getLogger("fedstill")
@@ -63,6 +65,7 @@ class _State:
     student: dict[str, torch.Tensor]
     cache: LabelCache
     answer: DeviceAnswer
+    bases: tuple[Base, ...]  # what was said up to the acknowledged packet, and with the last one
 
 
 class Device:
@@ -77,6 +80,8 @@ class Device:
         uplink: encoding of its soft labels.
         data: what it learns from.
         folder: where its state lies.
+        entropy_coded: whether its soft labels are coded adaptively.
+        delta: whether they refer to those that the server acknowledged.
     """
 
     def __init__(
@@ -89,6 +94,9 @@ class Device:
         uplink: Encoding,
         data: DeviceData,
         folder: Path,
+        *,
+        entropy_coded: bool = False,
+        delta: bool = False,
     ) -> None:
         self.number = number
         self.student = student
@@ -98,6 +106,8 @@ class Device:
         self.uplink: Encoding = uplink
         self.data = data
         self.folder = folder
+        self.entropy_coded = entropy_coded
+        self.delta = delta
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
 
@@ -120,10 +130,20 @@ class Device:
         model = self._model(stored)
         self._digest(model, task)
         revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
-        content = close_task(self.context, task, self._labels(model, task), self.uplink)
+        labels = self._labels(model, task)
+        held = () if stored is None else stored.bases
+        base = next((base for base in held if self.delta and base.version == task.acknowledged), None)
+        content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
         answer = DeviceAnswer(content, self._evaluate(model, task))
-        self._save(_State(task.round_number, state_of(model), task.cache, answer))
+        self._save(_State(task.round_number, state_of(model), task.cache, answer, self._bases(base, task, labels)))
         return answer
+
+    def _bases(self, base: Base | None, task: RoundTask, labels: SoftLabels) -> tuple[Base, ...]:
+        """Return what a later request may call acknowledged: this packet, or, should it get lost, what it extends."""
+        if not self.delta:
+            return ()
+        latest = said(self.context, base, labels, self.uplink, task.round_number)
+        return (latest,) if base is None else (base, latest)
 
     def _model(self, stored: _State | None) -> nn.Module:
         model = build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
@@ -200,7 +220,8 @@ class Device:
         if cache.labels.shape != (self.context.proxy_size, self.context.classes):
             raise ValueError("it is about another proxy set")
         answer = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
-        return _State(stored["round"], stored["student"], cache, answer)
+        bases = tuple(load_base(base, self.context.classes) for base in stored["bases"])
+        return _State(stored["round"], stored["student"], cache, answer, bases)
 
     def _save(self, state: _State) -> None:
         """Write the state, then drop all but this round's and the one before it."""
@@ -211,6 +232,7 @@ class Device:
             "labels": torch.from_numpy(state.cache.labels),
             "changed": torch.from_numpy(state.cache.changed),
             "version": state.cache.version,
+            "bases": [store_base(base) for base in state.bases],
             "packet": torch.frombuffer(bytearray(state.answer.packet), dtype=torch.uint8),
             "metrics": dict(state.answer.metrics),
         }

@@ -80,15 +80,17 @@ class LabelCache:
             raise StaleCacheError(self.version, reason)
 
     def after(self, packet: Decoded) -> "LabelCache":
-        """Return the cache after a downlink packet.
+        """Return the cache after a downlink packet: one that extends version 0 brings everything, whatever was held.
 
         Raises:
             StaleCacheError: the packet extends another version than this one.
         """
-        self.expect(packet.base_version)
+        if packet.base_version:
+            self.expect(packet.base_version)
         kept = packet.labels.present
         ages = None if packet.ages is None else packet.ages[kept]
-        return self.filled(packet.labels.ids[kept], packet.labels.probabilities[kept], packet.cache_version, ages)
+        before = self if packet.base_version else LabelCache.empty(*self.labels.shape)
+        return before.filled(packet.labels.ids[kept], packet.labels.probabilities[kept], packet.cache_version, ages)
 
     def lacking(self, version: int) -> SoftLabels:
         """Return the labels that a cache at `version` lacks, in ascending order of their samples."""

@@ -7,7 +7,8 @@ FedstillError           ends a command with exit code 2
 ├── QuorumError         fewer usable replies than the round needs
 ├── ExportError         a student that does not survive export or quantization
 └── PacketError         a packet refused; the round goes on without it
-    └── StaleCacheError a packet that does not fit the label cache of its receiver
+    ├── StaleCacheError a packet that does not fit the label cache of its receiver
+    └── StaleBaseError  a delta to labels that its receiver does not hold
 """
 
 
@@ -50,3 +51,7 @@ class StaleCacheError(PacketError):
     def __init__(self, held: int, reason: str) -> None:
         super().__init__(reason)
         self.held = held
+
+
+class StaleBaseError(PacketError):
+    """The delta refers to labels that the receiver does not hold; it needs a full packet."""

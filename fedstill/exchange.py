@@ -6,15 +6,17 @@ never travels: a request, a consensus and an answer name the draw, and each side
 Nothing here knows how bytes travel or models learn.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from fedstill.cache import LabelCache
-from fedstill.errors import PacketError, StaleCacheError
+from fedstill.delta import Base
+from fedstill.errors import PacketError, StaleBaseError, StaleCacheError
 from fedstill.expiry import INITIAL, due
-from fedstill.packet import CONTRACT_VERSION, Context, check, decode, decode_samples, encode
+from fedstill.packet import CONTRACT_VERSION, Context, Decoded, check, decode, decode_samples, encode, encoding_of
 from fedstill.soft_labels import Floats, Ints, SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 
@@ -27,11 +29,18 @@ class ServerExchange:
         context: what both sides of the run share.
         per_round: proxy samples that a round draws.
         rounds: rounds of the whole run.
-        encoding: encoding of what goes down, a key of `fedstill.packet.ENCODINGS`.
+        encoding: encoding of what goes down, a name of `fedstill.codecs`.
         duration: D, the age in rounds at which a consensus is asked for again; 0: it is at each draw.
         independent: whether each round draws anew, instead of walking through a permutation.
-        cache: the newest consensus, as the devices decode it.
+        class_encodings: encodings of what goes down to the device classes that have one of their own.
+        entropy_coded: whether what goes down is coded adaptively.
+        delta: whether packets refer to what the other side holds, both ways.
+        device_classes: class of each device; those without are served in `encoding`.
+        cache: the newest consensus, as the devices decode it that are served in `encoding`.
+        class_caches: the same by each other encoding: what the devices hold that are served in it.
+        previous: with `delta`, all those caches before the last consensus, by encoding.
         acknowledged: cache version of each device in the last finished round.
+        bases: with `delta`, what each device's acknowledged packets said.
     """
 
     context: Context
@@ -40,11 +49,21 @@ class ServerExchange:
     encoding: str = "float16"
     duration: int = 0
     independent: bool = False
+    class_encodings: Mapping[str, str] = field(default_factory=dict)
+    entropy_coded: bool = False
+    delta: bool = False
+    device_classes: dict[int, str] = field(default_factory=dict)
     cache: LabelCache = field(init=False)
+    class_caches: dict[str, LabelCache] = field(init=False)
+    previous: dict[str, LabelCache] = field(default_factory=dict)
     acknowledged: dict[int, int] = field(default_factory=dict)
+    bases: dict[int, Base] = field(default_factory=dict)
+    _packets: dict[tuple[int, int, int, str], pb.Packet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.cache = LabelCache.empty(self.context.proxy_size, self.context.classes)
+        others = set(self.class_encodings.values()) - {self.encoding}
+        self.class_caches = dict.fromkeys(sorted(others), self.cache)
 
     def ids(self, round_number: int) -> Ints:
         """Return the proxy samples that a round asks about, ascending: those of its draw that are due."""
@@ -64,10 +83,11 @@ class ServerExchange:
             round=round_number,
             rounds=self.rounds,
             predict=self._drawn(round_number),
-            cache_checksum=self.cache.checksum,
+            cache_checksum=self._cache(self._encoding(device)).checksum,
+            acknowledged=self.bases[device].version if device in self.bases else 0,
         )
         if self.cache.version > base:
-            request.consensus.CopyFrom(self._consensus(base, round_number))
+            request.consensus.CopyFrom(self._packet(round_number, base, self._encoding(device)))
         return request.SerializeToString(deterministic=True)
 
     def _drawn(self, round_number: int) -> pb.Samples:
@@ -80,28 +100,45 @@ class ServerExchange:
         )
         return pb.Samples(draw=named)
 
-    def _consensus(self, base: int, round_number: int) -> pb.Packet:
+    def _encoding(self, device: int) -> str:
+        return self.class_encodings.get(self.device_classes.get(device, ""), self.encoding)
+
+    def _cache(self, encoding: str) -> LabelCache:
+        return self.cache if encoding == self.encoding else self.class_caches[encoding]
+
+    def _packet(self, round_number: int, base: int, encoding: str) -> pb.Packet:
+        """Return what a cache at version `base` lacks; devices that lack the same share one encoding of it."""
+        key = (round_number, base, self.cache.version, encoding)
+        if key not in self._packets:
+            self._packets = {known: packet for known, packet in self._packets.items() if known[0] == round_number}
+            self._packets[key] = self._consensus(round_number, base, encoding)
+        return self._packets[key]
+
+    def _consensus(self, round_number: int, base: int, encoding: str) -> pb.Packet:
         """Return the packet that brings a cache from version `base` to the newest."""
-        version = self.cache.version
-        labels, samples = self.cache.lacking(base), None
-        ages = version - self.cache.changed[labels.ids]
-        if version > INITIAL and not ages.any():
+        cache = self._cache(encoding)
+        labels, samples = cache.lacking(base), None
+        ages = cache.version - cache.changed[labels.ids]
+        if cache.version > INITIAL and not ages.any():
             # All of it is about the last round's draw, and what was due then is due with an older cache as well.
-            asked = self.ids(version - 1)
+            asked = self.ids(cache.version - 1)
             if np.isin(labels.ids, asked).all():
-                present = self.cache.changed[asked] == version
-                labels = soft_labels(asked, self.cache.labels[asked], present=present)
-                samples = self._drawn(version - 1)
+                present = cache.changed[asked] == cache.version
+                labels = soft_labels(asked, cache.labels[asked], present=present)
+                samples = self._drawn(cache.version - 1)
+        before = self.previous.get(encoding)
         return encode(
             self.context,
             labels,
             round_number=round_number,
             samples_round=0,
-            encoding=self.encoding,
+            encoding=encoding,
             base_version=base,
-            cache_version=version,
+            cache_version=cache.version,
             samples=samples,
             ages=ages if ages.any() else None,
+            entropy_coded=self.entropy_coded,
+            base=_held(encoding, before) if before is not None and before.version == base > 0 else None,
         )
 
     def accept(self, device: int, round_number: int, content: bytes) -> SoftLabels:
@@ -110,16 +147,30 @@ class ServerExchange:
         Raises:
             PacketError: the answer breaks a rule of `fedstill.packet`.
         """
-        ids, changed = self.ids(round_number), self.cache.changed
-        answer = decode(self.context, content, round_number=round_number, ids=ids, changed=changed)
+        ids, changed, base = self.ids(round_number), self.cache.changed, self.bases.get(device)
+        try:
+            answer = decode(self.context, content, round_number=round_number, ids=ids, changed=changed, base=base)
+        except StaleBaseError:
+            self.bases.pop(device, None)  # the next request asks for a full packet
+            raise
         if answer.cache_version > self.cache.version:
             raise PacketError(f"device claims cache version {answer.cache_version}, newest is {self.cache.version}")
         self.acknowledged[device] = answer.cache_version
+        if self.delta:
+            self._keep(device, answer)
         return answer.labels
 
     def refused(self, device: int, held_version: int) -> None:
         """Note the cache version that a device holds which refused its request."""
         self.acknowledged[device] = max(0, min(held_version, self.cache.version))
+
+    def _keep(self, device: int, answer: Decoded) -> None:
+        """Keep what a device has said; what extends something else than is held here can't be referred to."""
+        base = self.bases.pop(device, None)
+        extends = base is not None and (base.version, base.encoding) == (answer.base_version, answer.encoding)
+        if extends or answer.base_version == 0:
+            held = base if extends else None
+            self.bases[device] = said(self.context, held, answer.labels, answer.encoding, answer.round_number)
 
     def publish(self, round_number: int, ids: Ints, labels: Floats) -> None:
         """Fill the cache with the consensus of a finished round, through the codec: both sides hold the same values.
@@ -136,15 +187,42 @@ class ServerExchange:
         """
         if self.duration and round_number and not np.isin(ids, self.ids(round_number)).all():
             raise ValueError(f"a consensus about samples that round {round_number} did not ask about")
-        packet = encode(
-            self.context,
-            soft_labels(ids, labels),
-            round_number=round_number,
-            samples_round=round_number,
-            encoding=self.encoding,
-        )
-        decoded = check(self.context, packet).labels
-        self.cache = self.cache.filled(ids, decoded.probabilities, round_number + 1)
+        encodings = [self.encoding, *self.class_caches]
+        if self.delta:
+            self.previous = {encoding: self._cache(encoding) for encoding in encodings}
+        for encoding in encodings:
+            packet = encode(
+                self.context,
+                soft_labels(ids, labels),
+                round_number=round_number,
+                samples_round=round_number,
+                encoding=encoding,
+            )
+            decoded = check(self.context, packet).labels
+            filled = self._cache(encoding).filled(ids, decoded.probabilities, round_number + 1)
+            if encoding == self.encoding:
+                self.cache = filled
+            else:
+                self.class_caches[encoding] = filled
+
+
+def _held(encoding: str, cache: LabelCache) -> Base:
+    """Return what a delta of the consensus refers to: what the cache of its receiver holds."""
+    return Base.of(encoding, cache.labels, cache.changed > 0, cache.version)
+
+
+def said(context: Context, base: Base | None, labels: SoftLabels, encoding: str, round_number: int) -> Base:
+    """Return what a device has said once its packet of a round is acknowledged: both sides keep it.
+
+    Args:
+        context: what both sides of the run share.
+        base: what the packet extends; None: it is full, and all that was said before is forgotten.
+        labels: the packet's soft labels.
+        encoding: their encoding.
+        round_number: the packet's round.
+    """
+    before = base if base is not None else Base.nothing(encoding, context.proxy_size, context.classes)
+    return before.extended(labels, round_number)
 
 
 @dataclass(frozen=True)
@@ -157,6 +235,7 @@ class RoundTask:
         cache: the device's label cache after this round's packet.
         predict: proxy samples to predict, ascending `[samples]`.
         asked: how the request names them.
+        acknowledged: round of the device's last packet that a delta may extend; 0: none.
     """
 
     round_number: int
@@ -164,6 +243,7 @@ class RoundTask:
     cache: LabelCache
     predict: Ints
     asked: pb.Samples
+    acknowledged: int = 0
 
     @property
     def usable(self) -> Ints:
@@ -201,11 +281,11 @@ def open_request(context: Context, cache: LabelCache, content: bytes) -> RoundTa
     if cache.checksum != request.cache_checksum:
         raise StaleCacheError(0, "the label cache is not the server's, so it starts anew")
     predict = decode_samples(context, request.predict, cache.changed)
-    return RoundTask(request.round, request.rounds, cache, predict, request.predict)
+    return RoundTask(request.round, request.rounds, cache, predict, request.predict, request.acknowledged)
 
 
 def _filled(context: Context, cache: LabelCache, packet: pb.Packet, round_number: int) -> LabelCache:
-    """Return the cache after a request's consensus, whose samples may follow from the cache before it.
+    """Return the cache after a request's consensus, whose samples and labels may follow from the cache before it.
 
     A packet that extends nothing replaces whatever the device holds.
     """
@@ -213,13 +293,31 @@ def _filled(context: Context, cache: LabelCache, packet: pb.Packet, round_number
         cache = LabelCache.empty(context.proxy_size, context.classes)
     cache.expect(packet.base_version)
     try:
-        return cache.after(check(context, packet, round_number=round_number, changed=cache.changed))
+        base = _held(encoding_of(context, packet), cache) if packet.HasField("base_checksum") else None
+        return cache.after(check(context, packet, round_number=round_number, changed=cache.changed, base=base))
     except PacketError as error:
         raise StaleCacheError(0, f"the consensus can't be read with this label cache: {error}") from error
 
 
-def close_task(context: Context, task: RoundTask, labels: SoftLabels, encoding: str) -> bytes:
-    """Return the serialized answer of a device to a round's task."""
+def close_task(
+    context: Context,
+    task: RoundTask,
+    labels: SoftLabels,
+    encoding: str,
+    *,
+    entropy_coded: bool = False,
+    base: Base | None = None,
+) -> bytes:
+    """Return the serialized answer of a device to a round's task.
+
+    Args:
+        context: what both sides of the run share.
+        task: the round's task.
+        labels: the device's soft labels about the asked samples.
+        encoding: a name of `fedstill.codecs`.
+        entropy_coded: whether they are coded adaptively.
+        base: what this device has said up to round `task.acknowledged`, for a delta; None: a full packet.
+    """
     packet = encode(
         context,
         labels,
@@ -228,5 +326,7 @@ def close_task(context: Context, task: RoundTask, labels: SoftLabels, encoding: 
         encoding=encoding,
         cache_version=task.cache.version,
         samples=task.asked,
+        entropy_coded=entropy_coded,
+        base=base,
     )
     return packet.SerializeToString(deterministic=True)

@@ -1,36 +1,35 @@
 """Packets: soft labels as bytes, and the checks that untrusted bytes must pass to become soft labels again.
 
 Rules of `decode`, each refused with a reason:
-* the packet is no larger than `Expected.max_bytes`, parses, and its checksum holds;
+* the packet is no larger than `Context.max_bytes`, parses, and its checksum holds;
 * its contract version, run, round, classes, proxy set digest and size are the expected ones;
 * its samples are known: a draw that the receiver can repeat or a bitmap of the proxy set's length;
-* payload, abstentions, certainty, class prior and ages have exactly the size that follows from the above;
-* probabilities are finite, not negative, and sum to one.
+* payload, abstentions, certainty, class prior and ages have exactly the size that follows from the above; a coded
+  payload is smaller than a plain one, gives exactly the labels that follow from the above, and ends with the last;
+* a delta refers to labels that the receiver holds: same encoding, version and checksum;
+* probabilities are finite, not negative, and sum to one; logits are bounded and centred.
 """
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from fedstill.errors import PacketError
+from fedstill.codecs import Codec, Codes, codec, largest_remainder
+from fedstill.codecs.bits import Reader, Writer
+from fedstill.delta import Base
+from fedstill.errors import PacketError, StaleBaseError
 from fedstill.expiry import due
 from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels, draw
 from protos import soft_labels_pb2 as pb
 
 CONTRACT_VERSION = 1
-ENCODINGS: dict[str, pb.Encoding] = {
+_FIXED: dict[str, pb.Encoding] = {
     "float32": pb.PROBABILITY_FLOAT32,
     "float16": pb.PROBABILITY_FLOAT16,
+    "logits16": pb.CENTRED_LOGITS_FLOAT16,
     "simplex8": pb.SIMPLEX_8BIT,
-}
-_SUM_TOLERANCE = {pb.PROBABILITY_FLOAT32: 1e-3, pb.PROBABILITY_FLOAT16: 2e-3}
-_FLOAT_TYPES: dict[pb.Encoding, np.dtype[Any]] = {
-    pb.PROBABILITY_FLOAT32: np.dtype("<f4"),
-    pb.PROBABILITY_FLOAT16: np.dtype("<f2"),
 }
 
 
@@ -73,53 +72,59 @@ class Decoded:
     base_version: int
     cache_version: int
     ages: Ints | None = None
+    encoding: str = "float32"
+    is_delta: bool = False
 
 
-def largest_remainder(shares: Floats, total: int) -> npt.NDArray[np.uint8]:
-    """Round rows of shares on the simplex to integers that sum to `total` exactly (largest remainder, stable ties).
+def _form(encoding: str) -> tuple[pb.Encoding, int]:
+    """Return how a packet names an encoding: its kind, and its parameter."""
+    if encoding in _FIXED:
+        return _FIXED[encoding], 0
+    kind = pb.SIMPLEX if encoding.startswith("simplex") else pb.TOP_K
+    return kind, int(encoding.removeprefix("simplex").removeprefix("top"))
 
-    Args:
-        shares: rows that sum to one `[..., classes]`.
-        total: the sum to reach, at most 255.
+
+def encoding_of(context: Context, packet: pb.Packet) -> str:
+    """Return the name of a packet's encoding.
+
+    Raises:
+        PacketError: there is none with that number and parameter for the run's classes.
     """
-    scaled = shares.astype(np.float64) * total
-    floor = np.floor(scaled)
-    missing = (total - floor.sum(axis=-1, keepdims=True)).astype(np.int64)
-    order = np.argsort(-(scaled - floor), axis=-1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(shares.shape[-1]), order.shape), axis=-1)
-    result: npt.NDArray[np.uint8] = (floor + (ranks < missing)).astype(np.uint8)
-    return result
+    names = {number: name for name, number in _FIXED.items()}
+    if packet.encoding in names and packet.parameter == 0:
+        return names[packet.encoding]
+    if packet.encoding == pb.SIMPLEX and 1 <= packet.parameter <= 7:
+        return f"simplex{packet.parameter}"
+    if packet.encoding == pb.TOP_K and 1 <= packet.parameter < min(100, context.classes):
+        return f"top{packet.parameter}"
+    raise PacketError(f"unknown encoding {int(packet.encoding)} with parameter {packet.parameter}")
 
 
-def _encode_rows(rows: Floats, encoding: pb.Encoding) -> bytes:
-    if encoding == pb.SIMPLEX_8BIT:
-        return largest_remainder(rows, 255).tobytes()
-    content: bytes = rows.astype(_FLOAT_TYPES[encoding]).tobytes()
-    return content
+def _held(base: Base | None, own: Codec, ids: Ints) -> tuple[Codes, Bools]:
+    """Return what a base holds of some samples `[samples, width]`, and where `[samples]`."""
+    if base is None:
+        return np.zeros((len(ids), own.width), dtype=own.kind), np.zeros(len(ids), dtype=np.bool_)
+    return base.codes[ids], base.known[ids]
 
 
-def _decode_rows(payload: bytes, encoding: pb.Encoding, rows: int, classes: int) -> Floats:
-    if encoding == pb.SIMPLEX_8BIT:
-        if len(payload) != rows * classes:
-            raise PacketError(f"payload has {len(payload)} bytes, {rows * classes} expected")
-        integers = np.frombuffer(payload, dtype=np.uint8).reshape(rows, classes)
-        if (integers.sum(axis=1, dtype=np.int64) != 255).any():
-            raise PacketError("quantized probabilities do not sum to 255")
-        return (integers / np.float32(255)).astype(np.float32)
-    if encoding not in _FLOAT_TYPES:
-        raise PacketError(f"unknown encoding {int(encoding)}")
-    kind = _FLOAT_TYPES[encoding]
-    if len(payload) != rows * classes * kind.itemsize:
-        raise PacketError(f"payload has {len(payload)} bytes, {rows * classes * kind.itemsize} expected")
-    values: Floats = np.frombuffer(payload, dtype=kind).reshape(rows, classes).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise PacketError("probabilities are not finite")
-    if (values < 0).any():
-        raise PacketError("probabilities are negative")
-    if (np.abs(values.sum(axis=1) - 1) > _SUM_TOLERANCE[encoding]).any():
-        raise PacketError("probabilities do not sum to one")
-    return values  # as they were sent: encoding them again gives the same bytes
+def _coded(own: Codec, codes: Codes, base: Base | None, ids: Ints) -> bytes:
+    writer = Writer()
+    own.code(writer, codes, *_held(base, own, ids))
+    return writer.content()
+
+
+def _decode_rows(context: Context, packet: pb.Packet, base: Base | None, ids: Ints) -> Floats:
+    own = codec(encoding_of(context, packet), context.classes)
+    if packet.entropy_coded:
+        if len(packet.payload) >= own.plain_bytes(len(ids)):
+            raise PacketError(f"coded payload of {len(packet.payload)} bytes is no smaller than a plain one")
+        reader = Reader(packet.payload)
+        codes = own.code(reader, np.zeros((len(ids), own.width), dtype=own.kind), *_held(base, own, ids))
+        reader.finish()
+    else:
+        codes = own.unpack(packet.payload, len(ids))
+    own.check(codes)
+    return own.restore(codes)
 
 
 def encode_samples(context: Context, ids: Ints, round_number: int) -> pb.Samples:
@@ -186,6 +191,8 @@ def encode(
     cache_version: int = 0,
     samples: pb.Samples | None = None,
     ages: Ints | None = None,
+    entropy_coded: bool = False,
+    base: Base | None = None,
 ) -> pb.Packet:
     """Build the packet of `labels`, checksum included.
 
@@ -194,13 +201,24 @@ def encode(
         labels: what to send.
         round_number: the round that the packet belongs to.
         samples_round: the round whose draw the samples may be (a bitmap is sent when they are not).
-        encoding: a key of `ENCODINGS`.
-        base_version: the cache version that this packet extends.
+        encoding: a name of `fedstill.codecs`.
+        base_version: the cache version that this packet extends (down); `base` brings its own.
         cache_version: the cache version after it (down), or held by the device (up).
         samples: how the samples are named; None: as the draw of `samples_round` or as a bitmap.
         ages: how many versions before `cache_version` each label changed `[samples]`; None: all at `cache_version`.
+        entropy_coded: whether to code the payload adaptively, where that makes it smaller.
+        base: what the receiver holds, for a coded delta where that is smaller; None: everything in full.
     """
     present = labels.present
+    own = codec(encoding, context.classes)
+    codes = own.quantize(labels.probabilities[present])
+    forms = [(own.pack(codes), False, False)]
+    if entropy_coded:
+        forms.append((_coded(own, codes, None, labels.ids[present]), True, False))
+    if entropy_coded and base is not None:
+        forms.append((_coded(own, codes, base, labels.ids[present]), True, True))
+    payload, is_coded, is_delta = min(forms, key=lambda form: len(form[0]))
+    kind, parameter = _form(encoding)
     packet = pb.Packet(
         version=CONTRACT_VERSION,
         run=context.seed,
@@ -209,13 +227,19 @@ def encode(
         proxy_size=context.proxy_size,
         samples=encode_samples(context, labels.ids, samples_round) if samples is None else samples,
         classes=context.classes,
-        encoding=ENCODINGS[encoding],
-        payload=_encode_rows(labels.probabilities[present], ENCODINGS[encoding]),
+        encoding=kind,
+        parameter=parameter,
+        payload=payload,
+        entropy_coded=is_coded,
         abstained=b"" if present.all() else np.packbits(~present).tobytes(),
         base_version=base_version,
         cache_version=cache_version,
         ages=[] if ages is None else ages.tolist(),
     )
+    if base is not None:
+        packet.base_version = base.version
+    if base is not None and is_delta:
+        packet.base_checksum = base.checksum(labels.ids[present])
     if labels.certainty is not None:
         packet.certainty = np.rint(labels.certainty[present] * 255).astype(np.uint8).tobytes()
     if labels.class_prior is not None:
@@ -231,6 +255,7 @@ def decode(
     round_number: int | None = None,
     ids: Ints | None = None,
     changed: Ints | None = None,
+    base: Base | None = None,
 ) -> Decoded:
     """Parse and check a serialized packet.
 
@@ -240,9 +265,11 @@ def decode(
         round_number: the round that the packet must belong to; None: any.
         ids: the samples that it must be about; None: any of the proxy set.
         changed: what the reader's cache tells of each label, for samples named by what is due `[proxy]`.
+        base: what this side holds, should it be a delta.
 
     Raises:
         PacketError: any rule of this module is broken.
+        StaleBaseError: it is a delta to something else than `base`.
     """
     if len(content) > context.max_bytes:
         raise PacketError(f"packet of {len(content)} bytes is over the limit of {context.max_bytes}")
@@ -251,7 +278,7 @@ def decode(
         packet.ParseFromString(content)
     except DecodeError as error:
         raise PacketError("packet does not parse") from error
-    return check(context, packet, round_number=round_number, ids=ids, changed=changed)
+    return check(context, packet, round_number=round_number, ids=ids, changed=changed, base=base)
 
 
 def check(
@@ -261,6 +288,7 @@ def check(
     round_number: int | None = None,
     ids: Ints | None = None,
     changed: Ints | None = None,
+    base: Base | None = None,
 ) -> Decoded:
     """Check a parsed packet like `decode` does."""
     if packet.checksum != _checksum(packet):
@@ -282,13 +310,25 @@ def check(
         present = ~_bits(packet.abstained, len(named), "abstention bitmap")
     else:
         present = np.ones(len(named), dtype=np.bool_)
-    answered = int(present.sum())
+    is_delta = packet.HasField("base_checksum")
+    if is_delta:
+        _check_base(context, packet, base, named[present])
+    rows = _decode_rows(context, packet, base if is_delta else None, named[present])
     probabilities = np.zeros((len(named), context.classes), dtype=np.float32)
-    probabilities[present] = _decode_rows(packet.payload, packet.encoding, answered, context.classes)
+    probabilities[present] = rows
     labels = SoftLabels(
         named, probabilities, present, _certainty(packet.certainty, present), _class_prior(packet.class_prior, context)
     )
-    return Decoded(labels, packet.round, packet.base_version, packet.cache_version, _ages(packet, len(named)))
+    ages = _ages(packet, len(named))
+    encoding = encoding_of(context, packet)
+    return Decoded(labels, packet.round, packet.base_version, packet.cache_version, ages, encoding, is_delta=is_delta)
+
+
+def _check_base(context: Context, packet: pb.Packet, base: Base | None, ids: Ints) -> None:
+    if base is None or base.encoding != encoding_of(context, packet) or base.version != packet.base_version:
+        raise StaleBaseError(f"delta to version {packet.base_version} of labels that are not held here")
+    if base.checksum(ids) != packet.base_checksum:
+        raise StaleBaseError("delta to other labels than are held here")
 
 
 def _certainty(content: bytes, present: Bools) -> Floats | None:

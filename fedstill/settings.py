@@ -1,16 +1,27 @@
 """Settings that server and devices share; scenario files set them, section by section."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from fedstill.codecs import NAMES, is_codec
 from fedstill.config import Settings
 from fedstill.fit import Fit
-from fedstill.packet import ENCODINGS
 
-Encoding = Literal["float32", "float16", "simplex8"]
-assert set(ENCODINGS) == {"float32", "float16", "simplex8"}
+
+def _is_encoding(name: str) -> str:
+    if not is_codec(name):
+        raise ValueError(f"no encoding {name!r}; there are {NAMES}")
+    return name
+
+
+def _is_encoding_or_empty(name: str) -> str:
+    return _is_encoding(name) if name else name
+
+
+Encoding = Annotated[str, AfterValidator(_is_encoding)]
+OwnEncoding = Annotated[str, AfterValidator(_is_encoding_or_empty)]
 
 
 class FitSettings(Settings):
@@ -73,15 +84,26 @@ class ExchangeSettings(Settings):
     students learn from younger ones only. A D of several times the rounds that draw the whole proxy set leaves few
     samples without a label in use. 0: all that is drawn is asked about, and a consensus lasts until it is replaced."""
     uplink: Encoding = "float16"
-    """Encoding of the devices' soft labels."""
+    """Encoding of the devices' soft labels, unless their device class sets another."""
     downlink: Encoding = "float16"
-    """Encoding of the consensus."""
+    """Encoding of the consensus, unless a device class sets another; what the server's own models learn from."""
+    entropy_coding: bool = False
+    """Whether payloads are coded adaptively, both ways: the same labels in fewer bytes, for some milliseconds more per
+    thousand samples."""
+    delta: bool = False
+    """Whether packets refer to labels that the other side holds already, both ways; needs `entropy_coding`."""
     quorum: float = Field(default=0.5, gt=0, le=1)
     """Share of the devices whose answers a round needs."""
     timeout: float = Field(default=3600, gt=0)
     """Seconds to wait for answers."""
     ttl: float = Field(default=3600, gt=0)
     """Seconds after which a host no longer starts on a round's message."""
+
+    @model_validator(mode="after")
+    def _delta_is_coded(self) -> "ExchangeSettings":
+        if self.delta and not self.entropy_coding:
+            raise ValueError("delta saves nothing unless entropy_coding is on")
+        return self
 
 
 class DeviceSettings(Settings):

@@ -13,10 +13,16 @@ class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROBABILITY_FLOAT32: _ClassVar[Encoding]
     PROBABILITY_FLOAT16: _ClassVar[Encoding]
     SIMPLEX_8BIT: _ClassVar[Encoding]
+    CENTRED_LOGITS_FLOAT16: _ClassVar[Encoding]
+    SIMPLEX: _ClassVar[Encoding]
+    TOP_K: _ClassVar[Encoding]
 ENCODING_UNSPECIFIED: Encoding
 PROBABILITY_FLOAT32: Encoding
 PROBABILITY_FLOAT16: Encoding
 SIMPLEX_8BIT: Encoding
+CENTRED_LOGITS_FLOAT16: Encoding
+SIMPLEX: Encoding
+TOP_K: Encoding
 
 class Samples(_message.Message):
     __slots__ = ("draw", "bitmap")
@@ -40,7 +46,7 @@ class Samples(_message.Message):
     def __init__(self, draw: _Optional[_Union[Samples.Draw, _Mapping]] = ..., bitmap: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
-    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum", "ages")
+    __slots__ = ("version", "run", "round", "proxy_digest", "proxy_size", "samples", "classes", "encoding", "payload", "abstained", "certainty", "class_prior", "base_version", "cache_version", "checksum", "ages", "parameter", "entropy_coded", "base_checksum")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +63,9 @@ class Packet(_message.Message):
     CACHE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     AGES_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
+    ENTROPY_CODED_FIELD_NUMBER: _ClassVar[int]
+    BASE_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
@@ -73,10 +82,13 @@ class Packet(_message.Message):
     cache_version: int
     checksum: int
     ages: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ..., ages: _Optional[_Iterable[int]] = ...) -> None: ...
+    parameter: int
+    entropy_coded: bool
+    base_checksum: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., proxy_digest: _Optional[bytes] = ..., proxy_size: _Optional[int] = ..., samples: _Optional[_Union[Samples, _Mapping]] = ..., classes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., payload: _Optional[bytes] = ..., abstained: _Optional[bytes] = ..., certainty: _Optional[bytes] = ..., class_prior: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cache_version: _Optional[int] = ..., checksum: _Optional[int] = ..., ages: _Optional[_Iterable[int]] = ..., parameter: _Optional[int] = ..., entropy_coded: _Optional[bool] = ..., base_checksum: _Optional[int] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
-    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict", "cache_checksum")
+    __slots__ = ("version", "run", "round", "rounds", "consensus", "predict", "cache_checksum", "acknowledged")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +96,7 @@ class RoundRequest(_message.Message):
     CONSENSUS_FIELD_NUMBER: _ClassVar[int]
     PREDICT_FIELD_NUMBER: _ClassVar[int]
     CACHE_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
@@ -91,4 +104,5 @@ class RoundRequest(_message.Message):
     consensus: Packet
     predict: Samples
     cache_checksum: int
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ..., cache_checksum: _Optional[int] = ...) -> None: ...
+    acknowledged: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., consensus: _Optional[_Union[Packet, _Mapping]] = ..., predict: _Optional[_Union[Samples, _Mapping]] = ..., cache_checksum: _Optional[int] = ..., acknowledged: _Optional[int] = ...) -> None: ...

@@ -18,6 +18,7 @@ from fedstill.rng import torch_seed
 from fedstill.rounds import RoundReplies, Traffic
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
 from fedstill.soft_labels import Floats, Ints, entropy
+from fedstill.stored import load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, load_task
 from fedstill.workers import unordered
 from server import students, teacher
@@ -288,7 +289,10 @@ class Federation:
                 "labels": torch.from_numpy(cache.labels),
                 "changed": torch.from_numpy(cache.changed),
                 "version": cache.version,
+                "class_caches": {name: store_cache(held) for name, held in self.exchange.class_caches.items()},
+                "previous": {name: store_cache(held) for name, held in self.exchange.previous.items()},
                 "acknowledged": dict(self.exchange.acknowledged),
+                "bases": {device: store_base(base) for device, base in self.exchange.bases.items()},
                 "uplink": dict(self.traffic.uplink),
                 "downlink": dict(self.traffic.downlink),
                 "messages": self.traffic.messages,
@@ -301,7 +305,11 @@ class Federation:
         if stored is None:
             return None
         self.exchange.cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
+        self.exchange.class_caches = {name: load_cache(held) for name, held in stored["class_caches"].items()}
+        self.exchange.previous = {name: load_cache(held) for name, held in stored["previous"].items()}
         self.exchange.acknowledged = dict(stored["acknowledged"])
+        classes = self._task.classes
+        self.exchange.bases = {device: load_base(base, classes) for device, base in stored["bases"].items()}
         self.traffic = Traffic(stored["uplink"], stored["downlink"], stored["messages"], stored["envelope_bytes"])
         return Knowledge(
             stored["round"],

@@ -36,9 +36,11 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
         task=task,
         context=shelf.context(scenario.seed, task.classes),
         settings=scenario.device,
-        uplink=scenario.exchange.uplink,
+        uplink=kind.uplink or scenario.exchange.uplink,
         data=device_data(shelf, number),
         folder=folder / f"device-{number:05d}",
+        entropy_coded=scenario.exchange.entropy_coding,
+        delta=scenario.exchange.delta,
     )
 
 

@@ -99,7 +99,15 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
     shared = shelf.context(scenario.seed, task.classes)
     wire = scenario.exchange
     exchange = ServerExchange(
-        shared, wire.per_round, scenario.rounds, wire.downlink, wire.duration, wire.draw == "independent"
+        shared,
+        wire.per_round,
+        scenario.rounds,
+        wire.downlink,
+        wire.duration,
+        wire.draw == "independent",
+        class_encodings={name: kind.downlink for name, kind in scenario.device_classes.items() if kind.downlink},
+        entropy_coded=wire.entropy_coding,
+        delta=wire.delta,
     )
 
     def on_round(rows: list[Row]) -> None:

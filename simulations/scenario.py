@@ -15,6 +15,7 @@ from fedstill.settings import (
     DeviceSettings,
     ExchangeSettings,
     FitSettings,
+    OwnEncoding,
     StudentSettings,
     TeacherSettings,
 )
@@ -55,6 +56,10 @@ class DeviceClassSettings(Settings):
     """Architecture of its student, built-in or `file.py:object`."""
     share: float = Field(default=1.0, gt=0)
     """Its share of the devices, relative to the other classes."""
+    uplink: OwnEncoding = ""
+    """Encoding of its soft labels; empty: `exchange.uplink`."""
+    downlink: OwnEncoding = ""
+    """Encoding of the consensus for it; empty: `exchange.downlink`."""
 
 
 class MethodSettings(Settings):

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from fedstill.codecs import codec
 from fedstill.consensus import RULES
 from fedstill.errors import ConfigError
 from fedstill.learning import build
@@ -14,12 +15,18 @@ from simulations.scenario import Scenario
 
 
 def validate(scenario: Scenario) -> None:
-    """Load the task, all architectures, the partition and the consensus rule that a scenario names.
+    """Load the task, all architectures, encodings, the partition and the consensus rule that a scenario names.
 
     Raises:
-        ConfigError: one of them does not exist, or an architecture does not return logits for the task's images.
+        ConfigError: one of them does not exist or suit the task, or an architecture does not return logits for the
+            task's images.
     """
     task = load_task(scenario.task)
+    encodings = {scenario.exchange.uplink, scenario.exchange.downlink}
+    for kind in scenario.device_classes.values():
+        encodings |= {kind.uplink, kind.downlink} - {""}
+    for encoding in sorted(encodings):
+        codec(encoding, task.classes)
     resolve("partition rule", scenario.partition.rule, PARTITIONS)
     resolve("consensus rule", scenario.consensus.rule, RULES)
     for half in (scenario.method.server, scenario.method.device):

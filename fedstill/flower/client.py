@@ -53,7 +53,7 @@ def answer_alone(
         shared: what both sides of the run share.
         learn: digests the labels of `task.cache` about `task.usable`, revisits private data, and returns the class
             probabilities of the proxy samples `task.predict`, un-augmented and in eval mode `[samples, classes]`.
-        encoding: encoding of the answer, a key of `fedstill.packet.ENCODINGS`.
+        encoding: encoding of the answer, a name of `fedstill.codecs`.
     """
     (device, request), *_ = unpack_requests(message.content).items()
     try:

@@ -294,6 +294,7 @@ class FederatedDistillation(RoundStrategy):
     ) -> None:
         super().__init__(exchange, conclude if conclude is not None else self._publish_mean, policy, first_round)
         self.exchange = exchange
+        self.device_classes = exchange.device_classes  # one and the same: what goes down is encoded by class
 
     def summary(self) -> None:
         """Log what this strategy exchanges."""

@@ -289,3 +289,25 @@ def test_the_full_packet_after_a_refusal_leaves_nothing_of_the_old_cache(
     kept = torch.load(tmp_path / "device-00000" / "round-00003.pt", weights_only=True)
     assert np.array_equal(kept["labels"].numpy(), expected.labels)
     assert np.array_equal(kept["changed"].numpy(), expected.changed)
+
+
+def test_a_device_with_deltas_answers_the_same_in_fewer_bytes_and_survives_a_restart(
+    small: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    settled = small.device.revisit.model_copy(update={"learning_rate": 1e-6, "min_steps": 60})
+    slow = {"digest": settled, "revisit": settled}
+    received: dict[bool, np.ndarray] = {}
+    sizes: dict[bool, int] = {}
+    for delta in (False, True):
+        whole = {"per_round": small.data.proxy_samples, "uplink": "simplex8", "entropy_coding": True, "delta": delta}
+        wire = small.exchange.model_copy(update=whole)
+        scenario = small.model_copy(update={"exchange": wire, "device": small.device.model_copy(update=slow)})
+        shared = shelf.context(scenario.seed, 10)
+        exchange = ServerExchange(shared, wire.per_round, 3, "simplex8", entropy_coded=True, delta=delta)
+        for round_number in (1, 2, 3):
+            own = device(scenario, shelf, tmp_path / str(delta))  # as after a restart
+            answer = own.answer(exchange.request(0, round_number))
+            received[delta] = exchange.accept(0, round_number, answer.packet).probabilities
+            sizes[delta] = len(answer.packet)
+    assert np.array_equal(received[True], received[False])
+    assert sizes[True] < sizes[False] / 2

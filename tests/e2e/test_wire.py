@@ -71,7 +71,15 @@ def _check_packet(content: bytes) -> None:
         return
     if len(UnknownFieldSet(packet)) or len(UnknownFieldSet(packet.samples)):
         raise LeakError("fields outside the contract")
-    width = {pb.PROBABILITY_FLOAT32: 4, pb.PROBABILITY_FLOAT16: 2, pb.SIMPLEX_8BIT: 1, pb.ENCODING_UNSPECIFIED: 0}
+    width = {
+        pb.PROBABILITY_FLOAT32: 4,
+        pb.PROBABILITY_FLOAT16: 2,
+        pb.CENTRED_LOGITS_FLOAT16: 2,
+        pb.SIMPLEX_8BIT: 1,
+        pb.SIMPLEX: 1,
+        pb.TOP_K: 1,
+        pb.ENCODING_UNSPECIFIED: 0,
+    }
     if len(packet.payload) > packet.proxy_size * packet.classes * width[packet.encoding]:
         raise LeakError("a payload larger than soft labels about the whole proxy set")
 

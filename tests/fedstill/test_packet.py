@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedstill import packet
+from fedstill.codecs import largest_remainder
 from fedstill.errors import PacketError
-from fedstill.packet import Context, decode, encode, largest_remainder
+from fedstill.packet import Context, decode, encode
 from fedstill.soft_labels import SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 

@@ -4,6 +4,7 @@ import pytest
 
 from fedstill.errors import ConfigError
 from simulations.scenario import Scenario, builtin, dump, load_scenario
+from simulations.validate import validate
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
@@ -57,6 +58,32 @@ def test_devices_are_spread_over_classes_by_share_and_no_class_is_empty(devices:
     assert min(counts.values()) >= 1
     assert len(counts) == 4
     assert counts["mcu"] == max(counts.values())
+
+
+def test_a_device_class_may_have_encodings_of_its_own_and_they_survive_the_dump(tmp_path: Path) -> None:
+    scenario = load_scenario("digits", ["device_classes.mcu.uplink='simplex1'", "device_classes.mcu.downlink='top3'"])
+    assert scenario.device_classes["mcu"].uplink == "simplex1"
+    assert scenario.device_classes["pi5"].uplink == ""
+    (tmp_path / "same.toml").write_text(dump(scenario))
+    assert load_scenario(str(tmp_path / "same.toml")) == scenario
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("exchange.uplink='simplex9'", "no encoding 'simplex9'; there are float32"),
+        ("device_classes.mcu.uplink='float8'", "no encoding 'float8'"),
+        ("exchange.delta=true", "delta saves nothing unless entropy_coding is on"),
+    ],
+)
+def test_an_encoding_that_is_none_and_a_delta_without_coding_are_refused(change: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load_scenario("digits", [change])
+
+
+def test_top_k_of_all_classes_is_refused_before_the_run() -> None:
+    with pytest.raises(ConfigError, match="'top10' needs more classes than the 10"):
+        validate(load_scenario("digits", ["device_classes.mcu.uplink='top10'"]))
 
 
 def test_references_in_a_users_scenario_file_are_seen_from_its_folder(tmp_path: Path) -> None:
