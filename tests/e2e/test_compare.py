@@ -16,7 +16,11 @@ COMMAND = [str(Path(sys.executable).parent / "fedstill"), "compare"]
 
 def compare(out: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        [*COMMAND, *arguments, "--out", str(out)], capture_output=True, text=True, timeout=300, check=False
+        [*COMMAND, *arguments, "--out", str(out), "--workers", "1"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     if check:
         assert result.returncode == 0, result.stderr
@@ -74,7 +78,7 @@ def test_a_killed_comparison_resumes_to_the_result_of_an_undisturbed_one_and_tak
     out, whole, options = tmp_path / "killed", tmp_path / "whole", [*small_options, "--set", "rounds=8"]
     compare(whole, "local-only", "fd", *options)
     process = subprocess.Popen(
-        [*COMMAND, "fd", *options, "--out", str(out)],
+        [*COMMAND, "fd", *options, "--out", str(out), "--workers", "1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
