@@ -1,7 +1,7 @@
 """Methods: the product under its name, and each baseline as an overlay that is laid over a scenario.
 
-An overlay is a part of a scenario file. What it does not set stays: data, partition, seed, devices, rounds, students
-and steps are the scenario's, so that methods differ by what they are alone.
+An overlay is a part of a scenario file, and may name sections that a method does `without`. What it does not set stays:
+data, partition, seed, devices, rounds, students and steps are the scenario's, so that methods differ by what they are.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,6 +45,8 @@ def load_method(scenario: str, method: str, changes: Iterable[str] = ()) -> Scen
         return resolved(raw, changes, f"scenario {scenario}")
     overlay = read_toml(OVERLAYS / f"{method}.toml")
     homogeneous = overlay["method"].pop("homogeneous", False)
+    for section in overlay.pop("without", []):
+        raw.pop(section, None)
     raw = merged(raw, overlay)
     raw["name"] = f"{raw.get('name', '')}-{method}"
     found = resolved(raw, changes, f"scenario {scenario}, method {method}")

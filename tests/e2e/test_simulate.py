@@ -229,6 +229,8 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--devices", "200"], "too few for 200 devices"),
         (["--seeds", "0,x"], "whole numbers"),
         (["--engine", "rai"], "rai"),
+        (["--method", "fedavgg"], "did you mean 'fedavg'"),
+        (["--resume", "--method", "fd"], "leave out options that change it"),
         (["--resume"], "no run to resume"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
         (["--seed", "1", "--seeds", "0,1"], "exclude each other"),

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import ConfigError
+from fedstill.settings import ConsensusSettings
 from simulations.methods import OVERLAYS, load_method, merged, methods
 from simulations.scenario import dump, load_scenario
 from simulations.validate import validate
@@ -40,6 +41,20 @@ def test_a_baselines_resolved_configuration_loads_back_equal(name: str, tmp_path
 
 def test_only_fedavg_and_feddf_send_weights() -> None:
     assert {name for name in methods() if load_method("digits", name).method.sends_weights} == {"fedavg", "feddf"}
+
+
+def test_fedmd_is_the_plain_mean_of_the_devices_and_digest_before_revisit() -> None:
+    found = load_method("mnist", "fedmd")
+    assert (found.consensus.rule, found.consensus.teacher_weight) == ("mean", 0.0)
+    assert (found.device.send_class_prior, found.device.logit_adjustment) == (False, 0.0)
+    assert found.method.server == found.method.device == ""
+
+
+def test_an_overlay_may_do_without_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.methods.OVERLAYS", tmp_path)
+    (tmp_path / "plain.toml").write_text('without = ["consensus"]\n[method]\nname = "plain"\n')
+    found = load_method("digits", "plain")
+    assert found.consensus == ConsensusSettings() != load_scenario("digits").consensus
 
 
 def test_fedavg_gives_all_devices_the_smallest_student_unless_told_otherwise() -> None:

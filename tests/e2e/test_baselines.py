@@ -1,0 +1,61 @@
+"""Baselines keep the product's promises: same result however it is computed, resume, bytes as serialized."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulations.launch import Engine, How, launch, prepare
+from simulations.methods import load_method
+
+
+def run(method: str, options: list[str], out: Path, hosts: int = 1, workers: int = 1) -> dict[str, Any]:
+    prepare(load_method("digits", method, options[1::2]), out)
+    return again(out, hosts, workers)
+
+
+def again(out: Path, hosts: int = 1, workers: int = 1) -> dict[str, Any]:
+    """Run what is left in a folder and return what must not depend on how it was computed."""
+    launch(out, How(Engine.local, hosts, workers, table=False))
+    summary = json.loads((out / "summary.json").read_text())
+    for key in ("timing", "peak_rss_bytes", "engine"):
+        del summary[key]
+    for key in ("messages", "envelope_bytes"):
+        del summary["wire"][key]
+    for facts in summary["device_classes"].values():
+        del facts["latency_ms_p50"], facts["latency_fp32_ms_p50"]
+    return {"summary": summary, "rounds": (out / "rounds.jsonl").read_text()}
+
+
+@pytest.mark.parametrize("method", ["feddf", "fd"])
+def test_hosts_and_workers_and_a_lost_round_change_nothing(
+    method: str, small_options: list[str], tmp_path: Path
+) -> None:
+    reference = run(method, small_options, tmp_path / "one")
+    assert run(method, small_options, tmp_path / "many", hosts=3, workers=2) == reference
+    # Killed when the devices of the last round had answered, before its checkpoint was written.
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "round-00002")
+    (tmp_path / "one" / "summary.json").unlink()
+    assert again(tmp_path / "one") == reference
+
+
+def test_fedavgs_bytes_are_its_models_both_ways_as_the_products_table_reckons(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    summary = run("fedavg", small_options, tmp_path / "run")["summary"]
+    for facts in summary["device_classes"].values():
+        both = facts["uplink_bytes_per_round"] + facts["downlink_bytes_per_round"]
+        assert 0 < both - facts["fedavg_bytes_per_round"] < 80
+    assert summary["wire"]["proxy_bytes"] == 0
+    assert summary["teacher"] is None
+
+
+def test_fd_sends_a_vector_per_class_and_releases_nothing(small_options: list[str], tmp_path: Path) -> None:
+    summary = run("fd", small_options, tmp_path / "run")["summary"]
+    for facts in summary["device_classes"].values():
+        assert facts["uplink_bytes_per_round"] <= 4 * 10 * 10 + 40
+        assert facts["accuracy_released"] is None
+        assert facts["accuracy_devices"] > 0
+    assert not (tmp_path / "run" / "students").exists()
