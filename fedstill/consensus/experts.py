@@ -1,10 +1,8 @@
 """Logarithmic opinion pools: each class judged by those who know it, and one expert's "no" is heard."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from fedstill.consensus.averaging import spread
+from fedstill.consensus.averaging import outer
 from fedstill.consensus.votes import Consensus, Votes
 from fedstill.soft_labels import Bools, Floats
 
@@ -12,32 +10,29 @@ FLOOR = 1e-3  # smallest probability that a logarithm hears: below it, votes are
 UNHELD = 1e-6  # a class whose weights sum to less is held by no voter
 
 
-def log_pool(votes: Votes, weights: Callable[[int], Floats]) -> Consensus:
+def log_pool(votes: Votes, shares: Floats, claims: Floats | None = None) -> Consensus:
     """Pool log-votes with weights that differ by class: log q(y|x) = sum_d w_dxy log p_d(y|x) / sum_d w_dxy.
 
-    Where the weights of a class sum to nothing, all who are present count alike.
+    The weights w_dxy are claims times shares. Where they sum to nothing, all who are present count alike.
 
     Args:
         votes: the votes.
-        weights: of a device's place, not negative, zero where absent `[samples, classes]`.
+        shares: not negative `[devices, classes]`.
+        claims: not negative, zero where absent; None: one where present `[devices, samples]`.
     """
-    devices, samples, classes = votes.probabilities.shape
-    total = np.zeros((samples, classes), dtype=np.float32)
-    for place in range(devices):
-        total += weights(place)
+    _, samples, classes = votes.probabilities.shape
+    heard = votes.present if claims is None else claims
+    sums, total = np.zeros((2, samples, classes), dtype=np.float32)
+    weights, logs = np.empty((2, samples, classes), dtype=np.float32)
+    for rows, own, share in zip(votes.probabilities, heard, shares.astype(np.float32), strict=True):
+        outer(own, share, weights)
+        total += weights
+        sums += np.multiply(weights, _logs(rows, logs), out=logs)
     unheld = total <= UNHELD
-    some_unheld = bool(unheld.any())
-    if some_unheld:
-        voters = votes.present.sum(axis=0).astype(np.float32)
-        total = np.where(unheld, voters[:, None], total)
-    sums = np.zeros((samples, classes), dtype=np.float32)
-    logs = np.empty_like(sums)
-    for place, rows in enumerate(votes.probabilities):
-        np.log(np.maximum(rows, np.float32(FLOOR), out=logs), out=logs)
-        own = weights(place)
-        if some_unheld:
-            own = np.where(unheld, spread(votes.present[place], classes), own)
-        sums += np.multiply(own, logs, out=logs)
+    if unheld.any():
+        alike = _sum_of_logs(votes)
+        sums = np.where(unheld, alike, sums)
+        total = np.where(unheld, votes.present.sum(axis=0)[:, None].astype(np.float32), total)
     covered: Bools = np.asarray(votes.present.any(axis=0))
     pooled = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
     odds = np.exp(pooled - pooled.max(axis=1, keepdims=True)) * covered[:, None]
@@ -45,16 +40,17 @@ def log_pool(votes: Votes, weights: Callable[[int], Floats]) -> Consensus:
     return Consensus(np.divide(odds, norm, out=np.zeros_like(odds), where=norm > 0), covered)
 
 
-def by_class(votes: Votes, shares: Floats) -> Callable[[int], Floats]:
-    """Return the weights of `log_pool` for a weight per device and class `[devices, classes]`, over those present."""
-    _, samples, classes = votes.probabilities.shape
+def _logs(rows: Floats, out: Floats) -> Floats:
+    result: Floats = np.log(np.maximum(rows, np.float32(FLOOR), out=out), out=out)
+    return result
 
-    def weights(place: int) -> Floats:
-        own = np.tile(shares[place].astype(np.float32), samples).reshape(samples, classes)
-        present = votes.present[place]
-        return own if present.all() else own * spread(present, classes)
 
-    return weights
+def _sum_of_logs(votes: Votes) -> Floats:
+    sums = np.zeros(votes.probabilities.shape[1:], dtype=np.float32)
+    logs = np.empty_like(sums)
+    for rows, present in zip(votes.probabilities, votes.present, strict=True):
+        sums += _logs(rows, logs) * present[:, None]
+    return sums
 
 
 def class_experts(votes: Votes) -> Consensus:
@@ -67,7 +63,7 @@ def class_experts(votes: Votes) -> Consensus:
     shares: one that claims all of its data in one class may hold most of that class's weight.
     Classes that no voter holds are judged by all voters alike.
     """
-    return log_pool(votes, by_class(votes, votes.class_priors))
+    return log_pool(votes, votes.class_priors)
 
 
 def mixed(first: Floats, second: Floats, share: Floats) -> Floats:

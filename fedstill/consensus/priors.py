@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedstill.consensus.averaging import mean
+from fedstill.consensus.averaging import outer
 from fedstill.consensus.votes import Consensus, Votes
 from fedstill.soft_labels import Floats
 
@@ -17,11 +17,15 @@ def prior_calibrated(votes: Votes, *, floor: float = 0.01) -> Consensus:
         votes: the votes.
         floor: smallest prior divided by, so that a class that a device never saw is not blown up out of nothing.
     """
-    calibrated = np.empty_like(votes.probabilities)
-    width = calibrated.shape[2]
-    for place, (rows, prior) in enumerate(zip(votes.probabilities, votes.class_priors, strict=True)):
+    _, samples, classes = votes.probabilities.shape
+    ones = np.ones(classes, dtype=np.float32)
+    sums = np.zeros((samples, classes), dtype=np.float32)
+    lifted, norms = np.empty((2, samples, classes), dtype=np.float32)
+    for rows, present, prior in zip(votes.probabilities, votes.present, votes.class_priors, strict=True):
         factors: Floats = (1 / np.maximum(prior, np.float32(floor))).astype(np.float32)
-        own = np.multiply(rows, np.tile(factors, len(rows)).reshape(-1, width), out=calibrated[place])
-        norm = np.maximum(own @ np.ones(width, np.float32), np.finfo(np.float32).tiny)
-        own *= np.repeat(1 / norm, width).reshape(-1, width)
-    return mean(Votes(calibrated, votes.present, votes.certainty, votes.class_priors))
+        np.multiply(outer(present, factors, lifted), rows, out=lifted)
+        scale = 1 / np.maximum(lifted @ ones, np.finfo(np.float32).tiny)
+        sums += np.multiply(lifted, outer(scale, ones, norms), out=lifted)
+    voters = votes.present.sum(axis=0)[:, None]
+    labels = np.divide(sums, voters, out=np.zeros_like(sums), where=voters > 0)
+    return Consensus(labels, voters[:, 0] > 0)

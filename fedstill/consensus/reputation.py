@@ -24,8 +24,8 @@ being hostile, or a teacher that is itself wrong, is beyond this rule.
 
 import numpy as np
 
-from fedstill.consensus.averaging import spread, weighted
-from fedstill.consensus.experts import by_class, log_pool
+from fedstill.consensus.averaging import outer, weighted
+from fedstill.consensus.experts import log_pool
 from fedstill.consensus.votes import Consensus, Votes
 from fedstill.consensus.weighting import bounded
 from fedstill.soft_labels import Bools, Floats, Ints
@@ -57,20 +57,18 @@ def informedness(votes: Votes, reference: Floats) -> Floats:
 
     Args:
         votes: the votes.
-        reference: rows on the simplex; a row of zeros does not count `[samples, classes]`.
+        reference: rows on the simplex; rows of zeros do not count `[samples, classes]`.
     """
-    counted = reference.any(axis=1)
-    where = slice(None) if counted.all() else np.flatnonzero(counted)
-    truth = reference[where]
-    found = np.empty((len(votes.present), truth.shape[1]))
-    for place, (rows, present) in enumerate(zip(votes.probabilities, votes.present, strict=True)):
-        own, there = rows[where], present[where].astype(np.float32)
-        hits = np.einsum("sc,sc->c", own, truth if there.all() else truth * spread(there, truth.shape[1]))
-        positive = there @ truth
-        negative = there.sum() - positive
-        false = there @ own - hits
-        found[place] = hits / np.maximum(positive, 1e-6) - false / np.maximum(negative, 1e-6)
-    return np.clip(found, 0, 1).astype(np.float32)
+    positive = votes.present.astype(np.float32) @ reference
+    negative = positive.sum(axis=1, keepdims=True) - positive
+    hits, false = np.empty((2, *positive.shape))
+    for place, rows in enumerate(votes.probabilities):  # zero where absent
+        confusion = rows.T @ reference
+        hits[place] = confusion.diagonal()
+        false[place] = confusion.sum(axis=1) - hits[place]
+    found = hits / np.maximum(positive, 1e-6) - false / np.maximum(negative, 1e-6)
+    result: Floats = np.clip(found, 0, 1).astype(np.float32)
+    return result
 
 
 def remembered(now: Floats, before: Floats | None, memory: float) -> Floats:
@@ -106,7 +104,7 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
         enough = settled.sum(axis=0) >= ENOUGH
         now = np.where(enough, np.minimum(anchored, informedness(doubtful, settled)), anchored)
     reputation = remembered(now, votes.reputation, memory)
-    found = _pooled(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
+    found = log_pool(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
     return Consensus(found.labels, found.covered, reputation)
 
 
@@ -126,20 +124,11 @@ def _judged(votes: Votes, weights: Floats, claims: Floats) -> Floats:
     """
     _, samples, classes = votes.probabilities.shape
     sums, total = np.zeros((2, samples, classes), dtype=np.float32)
+    spent = np.empty((samples, classes), dtype=np.float32)
     for rows, own, claim in zip(votes.probabilities, weights, claims, strict=True):
-        spent = np.tile(own, samples).reshape(samples, classes) * spread(claim, classes)
-        total += spent
+        total += outer(claim, own, spent)
         sums += np.multiply(spent, rows, out=spent)
     odds = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
     norm = odds.sum(axis=1, keepdims=True)
     labels: Floats = np.divide(odds, norm, out=odds, where=norm > 0)
     return labels
-
-
-def _pooled(votes: Votes, shares: Floats, claims: Floats) -> Consensus:
-    """Pool with weights by device and class, times bounded certainty by device and sample."""
-    alike = by_class(votes, shares)
-    if (claims == votes.present).all():
-        return log_pool(votes, alike)
-    classes = shares.shape[1]
-    return log_pool(votes, lambda place: alike(place) * spread(claims[place], classes))

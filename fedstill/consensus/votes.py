@@ -13,7 +13,7 @@ class Votes:
     """A round's soft labels, stacked by device in ascending order.
 
     Attributes:
-        probabilities: what was said, of no meaning where absent `[devices, samples, classes]`.
+        probabilities: zero where absent `[devices, samples, classes]`.
         present: who answered about what `[devices, samples]`.
         certainty: in [0, 1], one where the sender gave none `[devices, samples]`.
         class_priors: share of each class in a device's data, uniform where it gave none `[devices, classes]`.

@@ -20,20 +20,22 @@ def bounded(votes: Votes, weights: Floats) -> Floats:
         votes: the votes.
         weights: in [0, 1] `[devices, samples]`.
     """
-    counted = np.where(votes.present, weights, 0).astype(np.float32)
+    counted: Floats = weights * votes.present
     totals = counted.sum(axis=1, dtype=np.float64)
     spenders = totals[totals > 0]
     if len(spenders) == 0:
         return counted
-    scale = np.minimum(1, np.median(spenders) / np.maximum(totals, np.finfo(np.float64).tiny))
-    result: Floats = counted * scale[:, None].astype(np.float32)
-    return result
+    scale = np.minimum(1, np.median(spenders) / np.maximum(totals, np.finfo(np.float64).tiny)).astype(np.float32)
+    return counted if (scale == 1).all() else np.multiply(counted, scale[:, None], out=counted)
 
 
 def _mean_of_the_sure(votes: Votes, weights: Floats) -> Consensus:
     """Weigh by what is left of the claims; where nobody claims anything, all voters count alike."""
     claims = bounded(votes, weights)
-    return weighted(votes, np.where(claims.sum(axis=0) > 0, claims, np.float32(1)))
+    nothing = ~claims.any(axis=0)
+    if nothing.any():
+        claims[:, nothing] = 1
+    return weighted(votes, claims)
 
 
 def certainty_weighted(votes: Votes) -> Consensus:
@@ -50,9 +52,12 @@ def entropy_weighted(votes: Votes) -> Consensus:
     The idea of weighing an ensemble's members by how peaked they are is Fed-ET's (Cho et al. 2022, arXiv 2204.12703),
     which takes the variance of the logits; entropy needs no logits.
     """
-    scale = np.float32(1 / np.log(votes.probabilities.shape[2]))
+    _, samples, classes = votes.probabilities.shape
+    scale = np.full(classes, 1 / np.log(classes), dtype=np.float32)
     weights = np.empty(votes.present.shape, dtype=np.float32)
+    logs = np.empty((samples, classes), dtype=np.float32)
     for place, rows in enumerate(votes.probabilities):
-        logs = np.log(np.maximum(rows, np.finfo(np.float32).tiny))
-        weights[place] = 1 + scale * np.einsum("sc,sc->s", rows, logs)
-    return _mean_of_the_sure(votes, np.clip(weights, 0, 1))
+        np.log(np.maximum(rows, np.finfo(np.float32).tiny, out=logs), out=logs)
+        np.matmul(np.multiply(rows, logs, out=logs), scale, out=weights[place])  # -H / log C
+    np.clip(np.add(weights, 1, out=weights), 0, 1, out=weights)
+    return _mean_of_the_sure(votes, weights)

@@ -95,6 +95,7 @@ def test_informedness_is_the_difference_of_hit_and_false_alarm_rates_of_those_pr
     votes.probabilities[0] = TRUTH
     votes.probabilities[1] = LIES["flipped"]
     votes.present[1, LABELS != 0] = False
+    votes.probabilities[1, LABELS != 0] = 0
     assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[0], 1)
     assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[1], 0)
 
