@@ -109,9 +109,9 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
 
 
 def _about(votes: Votes, samples: Bools) -> Votes:
-    return Votes(
-        votes.probabilities[:, samples], votes.present[:, samples], votes.certainty[:, samples], votes.class_priors
-    )
+    places = np.flatnonzero(samples)
+    rows = np.take(votes.probabilities, places, axis=1)
+    return Votes(rows, votes.present[:, places], votes.certainty[:, places], votes.class_priors)
 
 
 def _judged(votes: Votes, weights: Floats, claims: Floats) -> Floats:
