@@ -142,6 +142,63 @@ class TeacherSettings(Settings):
     """Loss of accuracy on the guard set that an update may cost before it is rolled back."""
 
 
+class EraSettings(Settings):
+    """Rule `era`."""
+
+    temperature: float = Field(default=0.1, gt=0)
+    """T of softmax(mean / T)."""
+
+
+class EnhancedEraSettings(Settings):
+    """Rule `enhanced-era`."""
+
+    beta: float = Field(default=1.5, gt=0)
+    """Exponent of the mean; 1 keeps it."""
+
+
+class PriorCalibratedSettings(Settings):
+    """Rule `prior-calibrated`."""
+
+    floor: float = Field(default=0.01, gt=0, le=1)
+    """Smallest class prior that is divided out."""
+
+
+class SelectionSettings(Settings):
+    """Rule `selection`."""
+
+    certainty: float = Field(default=0.5, ge=0, le=1)
+    """Votes below this certainty are left out."""
+    ambiguity: float = Field(default=1.0, ge=0, le=2)
+    """Samples whose mean is further than this from one-hot, in L1, are dropped."""
+
+
+class TrimmedMeanSettings(Settings):
+    """Rule `trimmed-mean`."""
+
+    share: float = Field(default=0.2, ge=0, lt=0.5)
+    """Share of the voters trimmed on either side."""
+
+
+class GeometricMedianSettings(Settings):
+    """Rule `geometric-median`."""
+
+    iterations: int = Field(default=50, ge=1)
+    """Iterations at most."""
+    tolerance: float = Field(default=1e-4, gt=0)
+    """Largest move of a label at which the iteration ends."""
+
+
+class ReputationSettings(Settings):
+    """Rule `reputable-experts`."""
+
+    memory: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the earlier reputation in how fast a lost one is regained; 0: each round stands alone."""
+    floor: float = Field(default=0.01, ge=0, le=1)
+    """Added to each class share, so that who knows a class outweighs who only claims it."""
+    anchor_accuracy: float = Field(default=0.99, gt=0, le=1)
+    """The teacher is sure where guard samples of such confidence are right this often."""
+
+
 class ConsensusSettings(Settings):
     """What the server makes of the votes."""
 
@@ -149,6 +206,13 @@ class ConsensusSettings(Settings):
     """A built-in rule, or `file.py:object` of a function from Votes to Consensus."""
     teacher_weight: float = Field(default=0.2, ge=0, le=1)
     """Share of the teacher's own soft labels in the consensus."""
+    era: EraSettings = EraSettings()
+    enhanced_era: EnhancedEraSettings = EnhancedEraSettings()
+    prior_calibrated: PriorCalibratedSettings = PriorCalibratedSettings()
+    selection: SelectionSettings = SelectionSettings()
+    trimmed_mean: TrimmedMeanSettings = TrimmedMeanSettings()
+    geometric_median: GeometricMedianSettings = GeometricMedianSettings()
+    reputation: ReputationSettings = ReputationSettings()
 
 
 class StudentSettings(Settings):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedstill.cache import LabelCache
-from fedstill.consensus import RULES, Consensus, Votes, mixed
+from fedstill.consensus import Consensus, Votes, confidence_threshold, entropies, mixed, rules
 from fedstill.exchange import ServerExchange
 from fedstill.learning import State, accuracy, build, predict
 from fedstill.loading import resolve
@@ -17,7 +17,7 @@ from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.rounds import RoundReplies, Traffic
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
-from fedstill.soft_labels import Floats, Ints, entropy
+from fedstill.soft_labels import Bools, Floats, Ints
 from fedstill.stored import load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, load_task
 from fedstill.workers import unordered
@@ -95,6 +95,7 @@ class Knowledge:
         students: the class students' states by device class.
         rows: a row of metrics per finished round.
         seconds: time spent in rounds.
+        reputation: of each device, by class, for a consensus rule that keeps one `[classes]`.
     """
 
     round_number: int
@@ -103,6 +104,7 @@ class Knowledge:
     students: dict[str, State]
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
+    reputation: dict[int, Floats] = field(default_factory=dict)
 
 
 def update_teacher(plan: Plan, data: ServerData, state: State, ids: Ints, labels: Floats, round_number: int) -> Any:
@@ -145,9 +147,12 @@ def measure(task_name: str, architecture_name: str, state: State, data: Labelled
     return accuracy(model, data.images, data.labels, task)
 
 
-def _mean(values: Floats) -> float | None:
-    """Return the mean, None without values: nobody answered, or nothing was due."""
-    return float(values.mean()) if len(values) else None
+def _of_devices(replies: RoundReplies, consensus: Consensus) -> dict[str, float]:
+    """Return each device's mean reputation over the classes, nothing for a rule that keeps none."""
+    if consensus.reputation is None:
+        return {}
+    means = consensus.reputation.mean(axis=1)
+    return {str(device): float(value) for device, value in zip(sorted(replies.votes), means, strict=True)}
 
 
 def _work(kind: str, *arguments: Any) -> Any:
@@ -180,7 +185,7 @@ class Federation:
         self._checkpoints = checkpoints
         self._on_round = on_round
         self._task = load_task(plan.task)
-        self._rule = resolve("consensus rule", plan.consensus.rule, RULES)
+        self._rule = resolve("consensus rule", plan.consensus.rule, rules(plan.consensus))
         self._started = time.monotonic()
         self.knowledge = self._resume() or self._begin()
 
@@ -204,8 +209,11 @@ class Federation:
         """Make a round's answers into consensus, teacher and class students, and write the checkpoint."""
         known = self.knowledge
         teacher_labels = self._teacher_labels(replies.ids)
-        votes = Votes.stack(replies.ids, replies.votes, teacher_labels)
+        unsure = self._unsure(teacher_labels)
+        votes = Votes.stack(replies.ids, replies.votes, teacher_labels, unsure, known.reputation)
         consensus = self._consensus(votes)
+        if consensus.reputation is not None:
+            known.reputation.update(zip(sorted(replies.votes), consensus.reputation, strict=True))
         covered = consensus.covered
         self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
         cache = self.exchange.cache
@@ -236,13 +244,23 @@ class Federation:
         model.load_state_dict(self.knowledge.teacher)
         return predict(model, self.data.proxy[ids], self._task)
 
+    def _unsure(self, labels: Floats) -> Bools:
+        """Return where the teacher's confidence is one at which it errs about guard samples `[samples]`."""
+        task, guard = self._task, self.data.guard
+        model = build(architecture(self.plan.teacher.architecture), task, seed=0)
+        model.load_state_dict(self.knowledge.teacher)
+        known = predict(model, guard.images, task)
+        accuracy = self.plan.consensus.reputation.anchor_accuracy
+        unsure: Bools = labels.max(axis=1) < confidence_threshold(known, np.array(guard.labels), accuracy)
+        return unsure
+
     def _consensus(self, votes: Votes) -> Consensus:
         """Apply the rule and mix in the teacher's share; where nobody voted the teacher stands alone."""
         from_devices = self._rule(votes)
         assert votes.teacher is not None
         share = np.where(from_devices.covered, self.plan.consensus.teacher_weight, 1.0).astype(np.float32)
         labels = mixed(from_devices.labels, votes.teacher, share)
-        return Consensus(labels, np.ones(len(labels), dtype=np.bool_))
+        return Consensus(labels, np.ones(len(labels), dtype=np.bool_), from_devices.reputation)
 
     def _row(
         self,
@@ -257,14 +275,16 @@ class Federation:
             if "accuracy" in metrics:
                 by_class.setdefault(replies.device_classes[device], []).append(metrics["accuracy"])
         teacher_accuracy = measure(self.plan.task, self.plan.teacher.architecture, updated.state, self.data.test)
+        before, after = entropies(votes, consensus.labels)
         return {
             "round": replies.round_number,
             "answers": len(replies.votes),
             "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
             "abstained": float((~votes.present).sum() / max(1, votes.present.size)),
-            "entropy_before": _mean(entropy(votes.probabilities)[votes.present]),
-            "entropy_after": _mean(entropy(consensus.labels)),
+            "entropy_before": before,
+            "entropy_after": after,
+            "reputation": _of_devices(replies, consensus),
             "teacher_accuracy": teacher_accuracy,
             "teacher_update_kept": updated.kept,
             "guard_before": updated.guard_before,
@@ -286,6 +306,7 @@ class Federation:
                 "students": known.students,
                 "rows": known.rows,
                 "seconds": known.seconds,
+                "reputation": {device: torch.from_numpy(value) for device, value in known.reputation.items()},
                 "labels": torch.from_numpy(cache.labels),
                 "changed": torch.from_numpy(cache.changed),
                 "version": cache.version,
@@ -318,4 +339,5 @@ class Federation:
             stored["students"],
             stored["rows"],
             stored["seconds"],
+            {device: value.numpy() for device, value in stored["reputation"].items()},
         )

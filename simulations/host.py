@@ -10,6 +10,7 @@ from fedstill.loading import load_object
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
 from fedstill.workers import ordered
+from simulations.attacks import hostile_answer, hostile_devices
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
@@ -47,7 +48,12 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
 def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Let one device answer a request; runs in a worker."""
     shelf = _shelf(setup.assets)
-    return make_device(setup.scenario, shelf, number, setup.device_states).answer(request)
+    scenario = setup.scenario
+    device = make_device(scenario, shelf, number, setup.device_states)
+    answer = device.answer(request)
+    if number in hostile_devices(scenario.attack, scenario.devices, scenario.seed):
+        return hostile_answer(scenario.attack, device.context, device.uplink, number, answer)
+    return answer
 
 
 def device_half(scenario: Scenario) -> Callable[[Setup, int, bytes], DeviceAnswer]:

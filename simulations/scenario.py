@@ -19,6 +19,7 @@ from fedstill.settings import (
     StudentSettings,
     TeacherSettings,
 )
+from simulations.attacks import AttackSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -109,6 +110,7 @@ class Scenario(Settings):
     exchange: ExchangeSettings
     students: StudentSettings
     central: CentralSettings
+    attack: AttackSettings = AttackSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":

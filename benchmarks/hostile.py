@@ -1,0 +1,203 @@
+"""What hostile devices cost: attacks on the packets of a finished round, and on whole runs.
+
+`python -m benchmarks.hostile replay RUN --data-dir DATA_DIR [--distil CLASS]` takes the honest packets of the newest
+round from the devices' disks of a run, lets hostile devices change theirs, and makes each rule's consensus of them, in
+seconds. The proxy samples' true labels score it: a diagnosis that no run can make, since a run never reads them. With
+`--distil` the student of that device class learns the round's labels and is measured on the test set.
+
+`python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seed N]` runs the whole
+scenario for each rule and attack with `fedstill simulate`; runs that are finished are not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedstill.cache import LabelCache
+from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
+from fedstill.learning import State, build, predict
+from fedstill.models import architecture
+from fedstill.packet import decode
+from fedstill.soft_labels import Floats, Ints
+from fedstill.tasks import load_task
+from fedstill.workers import use_one_thread
+from server import students
+from server.checkpoints import STATE
+from server.federation import measure
+from simulations.attacks import AttackSettings, corrupt, hostile_devices
+from simulations.run_folder import CONFIG, SUMMARY
+from simulations.scenario import Scenario, load_scenario
+from simulations.shelf import Shelf
+
+DEFAULT_RULES = ("mean", "class-experts", "reputable-experts")
+ATTACKS: dict[str, dict[str, Any]] = {
+    "none": {"share": 0.0},
+    "flip": {"kind": "flip"},
+    "shuffle": {"kind": "shuffle"},
+    "scale": {"kind": "scale"},
+    "scale by -1": {"kind": "scale", "factor": -1.0},
+    "random": {"kind": "random"},
+}
+PRIORS = ("uniform", "false")
+
+
+def attacks(share: float) -> Iterator[tuple[str, AttackSettings]]:
+    """Yield each attack with its name."""
+    for name, settings in ATTACKS.items():
+        for prior in PRIORS[: 1 if name == "none" else 2]:
+            label = name if name == "none" else f"{name}, {prior} prior"
+            yield label, AttackSettings.model_validate({"share": share, "prior": prior, **settings})
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The newest round of a run that all devices answered, and what its server knew before it."""
+
+    scenario: Scenario
+    shelf: Shelf
+    round_number: int
+    ids: Ints
+    votes: Mapping[int, Any]
+    checkpoint: Mapping[str, Any]
+    teacher: Floats
+    threshold: float
+
+    def attacked(self, attack: AttackSettings) -> Votes:
+        """Return the round's votes with the hostile devices' lies in place of their own answers."""
+        scenario = self.scenario
+        votes = dict(self.votes)
+        for device in hostile_devices(attack, scenario.devices, scenario.seed):
+            votes[device] = corrupt(attack, votes[device], scenario.seed, device, self.round_number)
+        return Votes.stack(self.ids, votes, self.teacher, self.teacher.max(axis=1) < self.threshold)
+
+    def consensus(self, rule: Rule, votes: Votes) -> Floats:
+        """Return what the server would publish: the rule's labels with the teacher's share."""
+        found = rule(votes)
+        share = np.where(found.covered, self.scenario.consensus.teacher_weight, 1).astype(np.float32)
+        return mixed(found.labels, self.teacher, share)
+
+    def distilled(self, name: str, labels: Floats) -> float:
+        """Return the test accuracy of a class's student after it has learned the round's labels."""
+        scenario, student = self.scenario, self.scenario.device_classes[name].student
+        old = LabelCache(self.checkpoint["labels"].numpy(), self.checkpoint["changed"].numpy(), self.round_number)
+        cache = old.filled(self.ids, labels, self.round_number + 1)
+        state: State = students.distil(
+            scenario.task,
+            student,
+            scenario.students,
+            self.checkpoint["students"][name],
+            self.shelf.proxy[cache.known],
+            cache.labels[cache.known],
+            self.round_number,
+            scenario.rounds,
+            scenario.seed,
+        )
+        return measure(scenario.task, student, state, self.shelf.test)
+
+
+def stored(run: Path) -> Stored:
+    """Read the newest round of a run folder that has all devices' answers and the checkpoint before it."""
+    scenario, shelf = load_scenario(str(run / CONFIG)), Shelf(run / "assets")
+    task = load_task(scenario.task)
+    context = shelf.context(scenario.seed, task.classes)
+    folders = [run / "devices" / f"device-{number:05d}" for number in range(scenario.devices)]
+    round_number = min(max(int(path.stem[6:]) for path in folder.glob("round-*.pt")) for folder in folders)
+    votes = {}
+    for number, folder in enumerate(folders):
+        content = torch.load(folder / f"round-{round_number:05d}.pt", weights_only=True)["packet"]
+        votes[number] = decode(context, content.numpy().tobytes(), round_number=round_number).labels
+    path = run / "checkpoints" / f"round-{round_number - 1:05d}" / STATE
+    checkpoint = torch.load(path, weights_only=True)
+    model = build(architecture(scenario.teacher.architecture), task, seed=0)
+    model.load_state_dict(checkpoint["teacher"])
+    guard = predict(model, shelf.guard.images, task)
+    threshold = confidence_threshold(guard, shelf.guard.labels, scenario.consensus.reputation.anchor_accuracy)
+    ids = votes[0].ids
+    teacher = predict(model, shelf.proxy[ids], task)
+    return Stored(scenario, shelf, round_number, ids, votes, checkpoint, teacher, threshold)
+
+
+def true_labels(found: Stored, data_dir: Path | None) -> Ints:
+    """Return the classes of the round's proxy samples, for diagnosis alone: their images are in the task's data."""
+    arrays = load_task(found.scenario.task).load(data_dir)
+    known = {image.tobytes(): label for image, label in zip(arrays.train_images, arrays.train_labels, strict=True)}
+    return np.array([known[image.tobytes()] for image in found.shelf.proxy[found.ids]], dtype=np.int64)
+
+
+def replay(options: argparse.Namespace) -> None:
+    """Print a table of consensus accuracy and negative log-likelihood, or of students' accuracy, by attack and rule."""
+    use_one_thread()
+    found = stored(options.run)
+    truth = true_labels(found, options.data_dir)
+    builtin = rules(found.scenario.consensus)
+
+    def cell(rule: str, votes: Votes) -> str:
+        labels = found.consensus(builtin[rule], votes)
+        if options.distil:
+            return f"{100 * found.distilled(options.distil, labels):.2f}"
+        right = 100 * (labels.argmax(axis=1) == truth).mean()
+        surprise = -np.log(np.maximum(labels[np.arange(len(truth)), truth], 1e-4)).mean()
+        return f"{right:.2f} / {surprise:.2f}"
+
+    scenario = found.scenario
+    what = f"test accuracy of {options.distil}'s student" if options.distil else "consensus accuracy / nats"
+    print(f"{scenario.name}, seed {scenario.seed}, round {found.round_number}, {options.share:.0%} hostile: {what}")
+    _table(options.rules, options.share, lambda rule, _, attack: cell(rule, found.attacked(attack)))
+
+
+def runs(options: argparse.Namespace) -> None:
+    """Run the scenario for each rule and attack, and print the least accurate released student's accuracy."""
+
+    def cell(rule: str, name: str, attack: AttackSettings) -> str:
+        out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{options.seed}"
+        if not (out / SUMMARY).exists():
+            given = [f"attack.{key}={value}" for key, value in attack.model_dump().items()]
+            changes = [part for change in (f"consensus.rule={rule}", *given) for part in ("--set", change)]
+            data = ["--data-dir", str(options.data_dir)] if options.data_dir else []
+            command = [sys.executable, "-m", "fedstill.cli", "simulate", options.scenario, "--out", str(out)]
+            fresh = [*data, "--seed", str(options.seed), *changes]
+            subprocess.run([*command, *(["--resume"] if (out / CONFIG).exists() else fresh)], check=True, stdout=2)
+        classes = json.loads((out / SUMMARY).read_text())["device_classes"].values()
+        return f"{100 * min(facts['accuracy_released_fp32'] for facts in classes):.2f}"
+
+    print(f"{options.scenario}, seed {options.seed}, {options.share:.0%} hostile: least accurate released fp32 student")
+    _table(options.rules, options.share, cell)
+
+
+def _table(names: list[str], share: float, cell: Callable[[str, str, AttackSettings], str]) -> None:
+    print("| attack | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1))
+    for label, attack in attacks(share):
+        print("| " + " | ".join([label, *(cell(name, label, attack) for name in names)]) + " |", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = parser.add_subparsers(required=True)
+    offline = modes.add_parser("replay", help="attack the packets of a run's newest round")
+    offline.add_argument("run", type=Path)
+    offline.add_argument("--distil", help="measure this device class's student instead of the consensus")
+    offline.set_defaults(work=replay)
+    online = modes.add_parser("runs", help="run a scenario for each rule and attack")
+    online.add_argument("scenario")
+    online.add_argument("--out", type=Path, required=True)
+    online.add_argument("--seed", type=int, default=0)
+    online.set_defaults(work=runs)
+    for mode in (offline, online):
+        mode.add_argument("--data-dir", type=Path)
+        mode.add_argument("--share", type=float, default=0.2)
+        mode.add_argument("--rules", nargs="+", default=list(DEFAULT_RULES))
+    options = parser.parse_args()
+    options.work(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Class experts whose claims are checked: each device's word about a class counts by how well it proved to know it.
+
+What the server can check with: it holds labelled samples, its guard set among them, but devices never see those and
+vote on proxy samples alone. So the guard set anchors the reputation through the teacher: it judges the teacher's
+updates, and tells above which confidence the teacher is right (`confidence_threshold`).
+
+1. Informedness of device d about class y, against a reference t: how much likelier d finds y where it is y,
+   J_dy = sum_x t(y|x) p_d(y|x) / sum_x t(y|x) - sum_x (1 - t(y|x)) p_d(y|x) / sum_x (1 - t(y|x)),
+   Youden's J (1950, Cancer 3) with soft counts, clipped to [0, 1]. Chance has J = 0, whatever the classes' shares:
+   random, shuffled, constant votes have none, and flipped ones less.
+2. First against the teacher on all samples, or without a teacher against the mean of the votes, weighted by bounded
+   certainty. Then, on the samples where the teacher is not sure, against the mean of the votes weighted by J so far,
+   a few times over; the smaller J counts. A device that repeats the teacher's labels where the teacher is sure and lies
+   where it is not is caught by this. The reference is an arithmetic mean without class shares: there no veto, and no
+   claim about itself, helps a device to be its own judge.
+3. Reputation lasts: r_dy = min(J_dy, m r'_dy + (1 - m) J_dy), r' that of the round before. It is lost at once and
+   regained slowly.
+4. The consensus is the logarithmic pool with weights c_dx (pi_d(y) + floor) r_dy, c_dx the bounded certainty. The floor
+   lets those who know a class, though they hold none of it, outweigh one who claims it and knows nothing.
+
+A device's weights sum over the classes to at most one plus the floors, whatever it claims. More than half of the votes
+being hostile, or a teacher that is itself wrong, is beyond this rule.
+"""
+
+import numpy as np
+
+from fedstill.consensus.averaging import outer, weighted
+from fedstill.consensus.experts import log_pool
+from fedstill.consensus.votes import Consensus, Votes
+from fedstill.consensus.weighting import bounded
+from fedstill.soft_labels import Bools, Floats, Ints
+
+CHECKS = 3  # each is against a reference that the one before it has cleaned
+ENOUGH = 5  # expected samples of a class below which a check of it would be chance
+
+
+def confidence_threshold(probabilities: Floats, labels: Ints, accuracy: float) -> float:
+    """Return the lowest confidence at and above which predictions of labelled samples reach an accuracy.
+
+    Args:
+        probabilities: of held-out samples `[samples, classes]`.
+        labels: their classes `[samples]`.
+        accuracy: to reach, in (0, 1].
+
+    Returns:
+        The threshold of the largest probability; infinity where no confidence is enough.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    reached = np.flatnonzero(np.cumsum(right) >= accuracy * np.arange(1, len(right) + 1))
+    return float(confidence[order[reached[-1]]]) if len(reached) else float("inf")
+
+
+def informedness(votes: Votes, reference: Floats) -> Floats:
+    """Return J of each device and class against a reference, in [0, 1] `[devices, classes]`.
+
+    Args:
+        votes: the votes.
+        reference: rows on the simplex; rows of zeros do not count `[samples, classes]`.
+    """
+    positive = votes.present.astype(np.float32) @ reference
+    negative = positive.sum(axis=1, keepdims=True) - positive
+    hits, false = np.empty((2, *positive.shape))
+    for place, rows in enumerate(votes.probabilities):  # zero where absent
+        confusion = rows.T @ reference
+        hits[place] = confusion.diagonal()
+        false[place] = confusion.sum(axis=1) - hits[place]
+    found = hits / np.maximum(positive, 1e-6) - false / np.maximum(negative, 1e-6)
+    result: Floats = np.clip(found, 0, 1).astype(np.float32)
+    return result
+
+
+def remembered(now: Floats, before: Floats | None, memory: float) -> Floats:
+    """Return min(J, m r' + (1 - m) J): lost at once, regained slowly `[devices, classes]`.
+
+    Args:
+        now: J in this round `[devices, classes]`.
+        before: r', NaN for a device without one, which gets J; None: nobody has one.
+        memory: m, in [0, 1).
+    """
+    if before is None:
+        return now
+    earlier = np.where(np.isnan(before), now, before)
+    return np.minimum(now, memory * earlier + (1 - memory) * now).astype(np.float32)
+
+
+def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01) -> Consensus:
+    """Pool the votes as this module's head says; the reputations after the round come with the consensus.
+
+    Args:
+        votes: the votes.
+        memory: m, in [0, 1).
+        floor: added to each class share.
+    """
+    claims = bounded(votes, votes.certainty)
+    reference = weighted(votes, claims).labels if votes.teacher is None else votes.teacher
+    anchored = informedness(votes, reference)
+    unsure = np.ones(votes.present.shape[1], dtype=np.bool_) if votes.unsure is None else votes.unsure
+    doubtful, own_claims = (votes, claims) if unsure.all() else (_about(votes, unsure), claims[:, unsure])
+    now = anchored
+    for _ in range(CHECKS):
+        settled = _judged(doubtful, now, own_claims)
+        enough = settled.sum(axis=0) >= ENOUGH
+        now = np.where(enough, np.minimum(anchored, informedness(doubtful, settled)), anchored)
+    reputation = remembered(now, votes.reputation, memory)
+    found = log_pool(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
+    return Consensus(found.labels, found.covered, reputation)
+
+
+def _about(votes: Votes, samples: Bools) -> Votes:
+    places = np.flatnonzero(samples)
+    rows = np.take(votes.probabilities, places, axis=1)
+    return Votes(rows, votes.present[:, places], votes.certainty[:, places], votes.class_priors)
+
+
+def _judged(votes: Votes, weights: Floats, claims: Floats) -> Floats:
+    """Return the mean of the votes with weights by device and class, normalized `[samples, classes]`.
+
+    Args:
+        votes: the votes.
+        weights: `[devices, classes]`.
+        claims: bounded certainty, zero where absent `[devices, samples]`.
+    """
+    _, samples, classes = votes.probabilities.shape
+    sums, total = np.zeros((2, samples, classes), dtype=np.float32)
+    spent = np.empty((samples, classes), dtype=np.float32)
+    for rows, own, claim in zip(votes.probabilities, weights, claims, strict=True):
+        total += outer(claim, own, spent)
+        sums += np.multiply(spent, rows, out=spent)
+    odds = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+    norm = odds.sum(axis=1, keepdims=True)
+    labels: Floats = np.divide(odds, norm, out=odds, where=norm > 0)
+    return labels

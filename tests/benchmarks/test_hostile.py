@@ -1,0 +1,30 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.hostile import ATTACKS, main
+from simulations.commands import simulate
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, small_options: list[str]) -> Path:
+    out = tmp_path_factory.mktemp("hostile") / "run"
+    simulate("digits", out=out, assignments=small_options[1::2], workers=1)
+    return out
+
+
+@pytest.mark.parametrize("extra", [[], ["--distil", "mcu"]])
+def test_a_replay_has_a_row_per_attack_and_a_column_per_rule(
+    extra: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["hostile", "replay", str(run), "--share", "0.5", "--rules", "mean", "reputable-experts", *extra]
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("digits, seed 0, round 2, 50% hostile")
+    rows = [line.strip("| ").split(" | ") for line in printed[3:]]
+    assert [len(row) for row in rows] == [3] * (2 * len(ATTACKS) - 1)
+    assert rows[0][0] == "none"
+    # the smallest student learns too little in this small run to tell attacks apart
+    assert extra or len({tuple(row[1:]) for row in rows}) > 1

@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedstill.consensus import Votes, class_experts, confidence_threshold, informedness, reputable_experts
+from fedstill.consensus.reputation import remembered
+
+CLASSES, SAMPLES = 4, 400
+LABELS = np.arange(SAMPLES) % CLASSES
+TRUTH = np.eye(CLASSES)[LABELS]
+
+
+def blurred(rows: np.ndarray, by: float = 0.2) -> np.ndarray:
+    return np.asarray((1 - by) * rows + by / CLASSES, np.float32)
+
+
+def federation(devices: int = 10, teacher: np.ndarray | None = None) -> Votes:
+    """Honest devices, each with most of its data in one class, which they all know."""
+    return Votes(
+        probabilities=np.repeat(blurred(TRUTH)[None], devices, axis=0),
+        present=np.ones((devices, SAMPLES), dtype=np.bool_),
+        certainty=np.ones((devices, SAMPLES), np.float32),
+        class_priors=blurred(np.eye(CLASSES)[np.arange(devices) % CLASSES]),
+        teacher=teacher,
+    )
+
+
+def corrupt(votes: Votes, rows: np.ndarray, hostile: int = 2) -> Votes:
+    """Let the first devices vote `rows` and claim that all of their data are of class 0."""
+    changed, priors = votes.probabilities.copy(), votes.class_priors.copy()
+    changed[:hostile] = rows
+    priors[:hostile] = np.eye(CLASSES, dtype=np.float32)[0]
+    return replace(votes, probabilities=changed, class_priors=priors)
+
+
+def right(labels: np.ndarray) -> float:
+    return float((labels.argmax(axis=1) == LABELS).mean())
+
+
+LIES = {
+    "flipped": np.roll(TRUTH, 1, axis=1),
+    "shuffled": TRUTH[np.random.default_rng(0).permutation(SAMPLES)],
+    "random": np.random.default_rng(1).dirichlet(np.full(CLASSES, 0.1), SAMPLES),
+    "constant": np.tile(np.eye(CLASSES)[1], (SAMPLES, 1)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_liars_lose_their_reputation_and_the_honest_keep_theirs(lie: str, with_teacher: bool) -> None:
+    votes = corrupt(federation(teacher=blurred(TRUTH, 0.3) if with_teacher else None), LIES[lie])
+    result = reputable_experts(votes)
+    assert result.reputation is not None
+    assert result.reputation[:2].max() < 0.1
+    assert result.reputation[2:].min() > 0.4
+    assert right(result.labels) == 1
+
+
+def test_unchecked_class_experts_fall_to_the_same_lie() -> None:
+    votes = corrupt(federation(), LIES["flipped"], hostile=4)
+    assert right(class_experts(votes).labels) < 0.9
+    assert right(reputable_experts(votes).labels) == 1
+
+
+def test_a_device_that_lies_only_where_the_teacher_is_not_sure_is_caught_by_the_others() -> None:
+    unsure = np.arange(SAMPLES) % 5 == 0
+    teacher = np.where(unsure[:, None], np.float32(1 / CLASSES), blurred(TRUTH))
+    honest = federation(teacher=teacher)
+    sly = np.where(unsure[:, None], np.roll(TRUTH, 1, axis=1), TRUTH)
+    votes = replace(corrupt(honest, sly, hostile=3), unsure=unsure)
+    reputation = reputable_experts(votes).reputation
+    assert reputation is not None
+    assert reputation[:3].max() < 0.1 < reputation[3:].min()
+
+
+def test_a_class_claimed_by_a_liar_alone_is_judged_by_those_who_know_it() -> None:
+    votes = federation()
+    votes = replace(votes, class_priors=np.tile(np.array([0, 0.4, 0.3, 0.3], np.float32), (10, 1)))
+    assert right(reputable_experts(corrupt(votes, LIES["constant"], hostile=1)).labels) == 1
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_chance_has_no_informedness_whatever_the_shares_of_the_classes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.dirichlet(rng.dirichlet(np.ones(CLASSES)) + 0.05).astype(np.float32)
+    votes = replace(federation(1), probabilities=np.tile(rows, (1, SAMPLES, 1)))
+    assert informedness(votes, blurred(TRUTH)).max() < 1e-4
+
+
+def test_informedness_is_the_difference_of_hit_and_false_alarm_rates_of_those_present() -> None:
+    votes = federation(2)
+    votes.probabilities[0] = TRUTH
+    votes.probabilities[1] = LIES["flipped"]
+    votes.present[1, LABELS != 0] = False
+    votes.probabilities[1, LABELS != 0] = 0
+    assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[0], 1)
+    assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[1], 0)
+
+
+def test_reputation_is_lost_at_once_and_regained_slowly() -> None:
+    good, bad = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    assert np.allclose(remembered(bad, good, 0.5), 0)
+    once = remembered(good, bad, 0.5)
+    assert np.allclose(once, 0.5)
+    assert np.allclose(remembered(good, once, 0.5), 0.75)
+    assert np.allclose(remembered(good, np.full((1, 2), np.nan, np.float32), 0.5), good)
+    assert np.allclose(remembered(good, None, 0.5), good)
+
+
+def test_a_past_liar_counts_less_than_one_who_never_lied() -> None:
+    votes = federation()
+    first = reputable_experts(corrupt(votes, LIES["flipped"])).reputation
+    second = reputable_experts(replace(votes, reputation=first)).reputation
+    assert second is not None
+    assert second[:2].max() < 0.6 * second[2:].min()
+
+
+def test_the_threshold_is_the_lowest_confidence_that_is_right_often_enough() -> None:
+    rows = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], np.float32)
+    assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 1.0) == pytest.approx(0.8)
+    assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 0.75) == pytest.approx(0.6)
+    assert confidence_threshold(rows, np.array([1, 1, 1, 1]), 0.5) == float("inf")
