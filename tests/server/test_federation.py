@@ -1,4 +1,4 @@
-"""Concluded rounds: resumable with labels that last and with reputations, and able to cope with rounds that ask nothing."""
+"""Concluded rounds: resumable with labels that last and with reputations, also when nothing was asked."""
 
 from collections.abc import Mapping
 from pathlib import Path
