@@ -11,6 +11,7 @@ from fedstill.errors import QuorumError
 from fedstill.exchange import ServerExchange, close_task, open_request
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
 from fedstill.packet import Context as Shared
+from fedstill.participation import participants
 from fedstill.rounds import RoundReplies
 from fedstill.soft_labels import soft_labels
 from simulations.engines.local import LocalGrid
@@ -162,6 +163,38 @@ def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default
     assert np.allclose(strategy.exchange.cache.labels, 1 / 3, atol=1e-3)
     assert strategy.exchange.acknowledged == dict.fromkeys(range(3), 2)
     assert dict(result.train_metrics_clientapp[2])["answers"] == 3.0
+
+
+def test_a_round_asks_only_the_active_devices_and_all_in_turn_catch_up() -> None:
+    asked: list[int] = []
+
+    def noting(device: int, request: bytes) -> DeviceAnswer:
+        asked.append(device)
+        return good(device, request)
+
+    seen: list[RoundReplies] = []
+    exchange = ServerExchange(SHARED, per_round=10, rounds=4)
+    strategy = FederatedDistillation(exchange, keep_in(seen), RoundPolicy(6, 1.0, timeout=1, active=3))
+    strategy.start(LocalGrid(hosts(noting), 3, {}), num_rounds=4)
+    assert [len(replies.votes) for replies in seen] == [3] * 4
+    assert all(not replies.refused for replies in seen)
+    assert len(asked) == 12
+    assert len(set(asked)) > 3
+    assert {tuple(replies.votes) for replies in seen} == {
+        tuple(participants(SHARED.seed, number, range(6), 3)) for number in range(1, 5)
+    }
+
+
+def test_the_quorum_is_a_share_of_the_asked_devices() -> None:
+    first = participants(SHARED.seed, 1, range(6), 2)[0]
+
+    def one_breaks(device: int, request: bytes) -> DeviceAnswer:
+        return DeviceAnswer(b"", {}, "broken") if device == first else good(device, request)
+
+    policy = RoundPolicy(6, 1.0, timeout=1, active=2)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in([]), policy)
+    with pytest.raises(QuorumError, match="1 usable answers from 2 devices, the quorum is 2"):
+        strategy.start(LocalGrid(hosts(one_breaks), 3, {}), num_rounds=1)
 
 
 def test_start_resumes_at_its_first_round() -> None:
