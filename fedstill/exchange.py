@@ -6,11 +6,21 @@ device fills its cache, learns, and answers with its soft labels. Nothing here k
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from fedstill.cache import LabelCache
 from fedstill.errors import PacketError
-from fedstill.packet import CONTRACT_VERSION, Context, check, decode, decode_samples, encode, encode_samples
+from fedstill.packet import (
+    CONTRACT_VERSION,
+    Context,
+    check,
+    decode,
+    decode_samples,
+    encode,
+    encode_samples,
+    joined_draws,
+)
 from fedstill.soft_labels import Floats, Ints, SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 
@@ -53,17 +63,36 @@ class ServerExchange:
             predict=encode_samples(self.context, self.ids(round_number), round_number),
         )
         if self.cache.version > base:
+            labels, first, rounds = self._missing(base)
             packet = encode(
                 self.context,
-                self.cache.lacking(base),
+                labels,
                 round_number=round_number,
-                samples_round=self.cache.version - 1,
+                samples_round=first,
+                samples_rounds=rounds,
+                samples_per_round=self.per_round,
                 encoding=self.encoding,
                 base_version=base,
                 cache_version=self.cache.version,
             )
             request.consensus.CopyFrom(packet)
         return request.SerializeToString(deterministic=True)
+
+    def _missing(self, base: int) -> tuple[SoftLabels, int, int]:
+        """Return what a cache at `base` lacks, and the first round and number of rounds whose draws its samples are.
+
+        Round r takes the cache from version r to r + 1. A device that missed rounds, or a consensus that left samples
+        undecided, would cost a bitmap of the whole proxy set; a few draws with abstentions are smaller.
+        """
+        labels = self.cache.lacking(base)
+        first, last = max(base, 1), self.cache.version - 1
+        rounds = last - first + 1
+        if not 1 <= rounds <= self.context.proxy_size // self.per_round:
+            return labels, last, 1
+        drawn = joined_draws(self.context, first, rounds, self.per_round)
+        if not np.isin(labels.ids, drawn).all():
+            return labels, last, 1
+        return soft_labels(drawn, self.cache.labels[drawn], present=np.isin(drawn, labels.ids)), first, rounds
 
     def accept(self, device: int, round_number: int, content: bytes) -> SoftLabels:
         """Decode a device's answer and note the cache version that it holds.

@@ -112,8 +112,27 @@ def _decode_rows(payload: bytes, encoding: pb.Encoding, rows: int, classes: int)
     return values  # as they were sent: encoding them again gives the same bytes
 
 
-def encode_samples(context: Context, ids: Ints, round_number: int) -> pb.Samples:
-    """Describe proxy samples: as the draw of `round_number` when they are it, else as a bitmap."""
+def joined_draws(context: Context, first_round: int, rounds: int, count: int) -> Ints:
+    """Return the proxy samples of consecutive rounds' draws of `count` each, ascending."""
+    draws = [draw(context.seed, first_round + place, context.proxy_size, count) for place in range(rounds)]
+    return np.unique(np.concatenate(draws)).astype(np.int64)
+
+
+def encode_samples(
+    context: Context, ids: Ints, round_number: int, *, rounds: int = 1, per_round: int = 0
+) -> pb.Samples:
+    """Describe proxy samples: as the draw of `round_number` when they are it, else as a bitmap.
+
+    Args:
+        context: what both sides share.
+        ids: proxy samples, ascending `[samples]`.
+        round_number: the round whose draw they may be.
+        rounds: more than 1: they are the draws of so many consecutive rounds from that one on.
+        per_round: samples of each of these draws; not used for one.
+    """
+    if rounds > 1:
+        form = pb.Samples.Draw(seed=context.seed, round=round_number, count=per_round, rounds=rounds)
+        return pb.Samples(draw=form)
     if len(ids) == context.proxy_size:
         round_number = 1  # a draw of everything is the same in any round
     if len(ids) and round_number > 0:
@@ -137,6 +156,10 @@ def decode_samples(context: Context, samples: pb.Samples) -> Ints:
             raise PacketError("samples are drawn from another run's seed")
         if not 0 < samples.draw.count <= context.proxy_size or samples.draw.round < 1:
             raise PacketError(f"impossible draw of {samples.draw.count} samples in round {samples.draw.round}")
+        if samples.draw.rounds > 1:
+            if samples.draw.rounds * samples.draw.count > context.proxy_size:
+                raise PacketError(f"{samples.draw.rounds} joined draws exceed the proxy set")
+            return joined_draws(context, samples.draw.round, samples.draw.rounds, samples.draw.count)
         return draw(context.seed, samples.draw.round, context.proxy_size, samples.draw.count)
     if form == "bitmap":
         bits = _bits(samples.bitmap, context.proxy_size, "sample bitmap")
@@ -159,6 +182,8 @@ def encode(
     *,
     round_number: int,
     samples_round: int,
+    samples_rounds: int = 1,
+    samples_per_round: int = 0,
     encoding: str,
     base_version: int = 0,
     cache_version: int = 0,
@@ -170,6 +195,8 @@ def encode(
         labels: what to send.
         round_number: the round that the packet belongs to.
         samples_round: the round whose draw the samples may be (a bitmap is sent when they are not).
+        samples_rounds: more than 1: the samples are the draws of so many consecutive rounds.
+        samples_per_round: samples of each of these draws.
         encoding: a key of `ENCODINGS`.
         base_version: the cache version that this packet extends.
         cache_version: the cache version after it (down), or held by the device (up).
@@ -181,7 +208,7 @@ def encode(
         round=round_number,
         proxy_digest=context.proxy_digest,
         proxy_size=context.proxy_size,
-        samples=encode_samples(context, labels.ids, samples_round),
+        samples=encode_samples(context, labels.ids, samples_round, rounds=samples_rounds, per_round=samples_per_round),
         classes=context.classes,
         encoding=ENCODINGS[encoding],
         payload=_encode_rows(labels.probabilities[present], ENCODINGS[encoding]),
