@@ -122,4 +122,6 @@ def mixed(first: Floats, second: Floats, share: Floats) -> Floats:
     return result
 
 
-RULES: dict[str, Rule] = {"mean": mean, "class-experts": class_experts}
+from fedstill.consensus_density import density_experts  # noqa: E402
+
+RULES: dict[str, Rule] = {"mean": mean, "class-experts": class_experts, "density-experts": density_experts}

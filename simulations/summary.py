@@ -21,7 +21,7 @@ def summarize(
     references: Mapping[str, float],
     released: Mapping[str, Released],
     proxy_file_bytes: int,
-    teacher_initial: float,
+    teacher_initial: float | None,
     wall_seconds: float,
     peak_rss_bytes: int,
 ) -> dict[str, Any]:
@@ -31,16 +31,18 @@ def summarize(
         setup: the run.
         known: what the federation learned.
         traffic: its bytes.
-        references: accuracies by `central.<class>`, `teacher_only.<class>`, `local_only.<device>`.
+        references: accuracies by `central.<class>`, `teacher_only.<class>` if there is a teacher,
+            `local_only.<device>`.
         released: what is known of each class's release.
         proxy_file_bytes: size of the proxy set's file, which each device downloads once.
-        teacher_initial: accuracy of the initial teacher.
+        teacher_initial: accuracy of the initial teacher; None: there is no teacher.
         wall_seconds: of this process.
         peak_rss_bytes: maximum over time of the process tree's PSS.
     """
     scenario = setup.scenario
     classes = scenario.classes_of_devices()
     last = known.rows[-1]
+    asked = scenario.exchange.active or scenario.devices
     by_class: dict[str, Any] = {}
     for name, kind in scenario.device_classes.items():
         devices = [number for number, own in enumerate(classes) if own == name]
@@ -51,18 +53,20 @@ def summarize(
             "student": kind.student,
             "parameters": facts.parameters,
             "accuracy_local_only": float(np.mean([references[f"local_only.{number}"] for number in devices])),
-            "accuracy_teacher_only": references[f"teacher_only.{name}"],
+            "accuracy_teacher_only": references.get(f"teacher_only.{name}"),
             "accuracy_devices": last["device_accuracy"][name],
             "accuracy_released_fp32": facts.accuracy_fp32,
             "accuracy_released": facts.accuracy_int8,
+            "device_steps": sum(row["device_steps"][name] for row in known.rows),
+            "device_samples": sum(row["device_samples"][name] for row in known.rows),
             "onnx_fp32_bytes": facts.onnx_fp32_bytes,
             "onnx_bytes": facts.onnx_bytes,
             "latency_ms_p50": facts.latency_ms,
             "latency_fp32_ms_p50": facts.latency_fp32_ms,
             "uplink_bytes_per_round": sum(traffic.uplink.get(number, 0) for number in devices) / per_round,
             "downlink_bytes_per_round": sum(traffic.downlink.get(number, 0) for number in devices) / per_round,
-            # FedAvg sends all parameters and buffers up and down once a round, as float32.
-            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * state_values(known, name),
+            # FedAvg sends all parameters and buffers up and down once a round, as float32, to and from those asked.
+            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * state_values(known, name) * asked / scenario.devices,
             "artifact": f"students/{name}/{INT8_FILE}",
         }
     return {
@@ -71,7 +75,9 @@ def summarize(
         "rounds": scenario.rounds,
         "engine": setup.engine,
         "commit": commit(),
-        "teacher": {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]},
+        "teacher": None
+        if teacher_initial is None
+        else {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]},
         "central": {"accuracy": max(value for key, value in references.items() if key.startswith("central."))},
         "wire": {
             "uplink_bytes": sum(traffic.uplink.values()),

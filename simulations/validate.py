@@ -22,8 +22,9 @@ def validate(scenario: Scenario) -> None:
     task = load_task(scenario.task)
     resolve("partition rule", scenario.partition.rule, PARTITIONS)
     resolve("consensus rule", scenario.consensus.rule, RULES)
-    named = {"teacher.architecture": scenario.teacher.architecture}
-    named.update({f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()})
+    named = {f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()}
+    if scenario.teacher is not None:
+        named["teacher.architecture"] = scenario.teacher.architecture
     for place, name in named.items():
         try:
             model = build(architecture(name), task, seed=0)

@@ -24,7 +24,9 @@ def test_every_rule_returns_the_simplex_where_somebody_voted_and_zero_elsewhere(
     present = rng.random((devices, samples)) < 0.6
     rows = rng.dirichlet(np.ones(4) * 0.3, (devices, samples)) * present[:, :, None]
     priors = rng.dirichlet(np.ones(4) * 0.3, devices).astype(np.float32)
-    for rule in RULES.values():
+    for name, rule in RULES.items():
+        if name == "density-experts":
+            continue  # it leaves samples undecided: test_consensus_density.py
         result = rule(votes(rows, present, priors))
         assert np.array_equal(result.covered, present.any(axis=0))
         assert np.allclose(result.labels.sum(axis=1), result.covered, atol=1e-4)
