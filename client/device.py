@@ -24,7 +24,7 @@ from fedstill.fit import Fit
 from fedstill.learning import accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
-from fedstill.rng import torch_seed
+from fedstill.rng import stream, torch_seed
 from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
@@ -129,9 +129,12 @@ class Device:
             fits.append(self.settings.revisit.of(len(self.data.labels)))
             return work_of(fits)
         private = (self.data.images, self.data.labels)
-        others = np.setdiff1d(np.arange(len(self.data.proxy)), task.predict)
-        proxy = (self.data.proxy[others], background.targets(task.cache, others, self.held))
         how = (self.settings.first_digest if first else self.settings.revisit).of(len(self.data.labels))
+        others = np.setdiff1d(np.arange(len(self.data.proxy)), task.predict)
+        rng = stream(self.context.seed, "background", self.number, task.round_number)
+        # Of a large proxy set no more is read than the steps take.
+        ids = np.sort(rng.permutation(others)[: how.steps * how.batch])
+        proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held))
         background.learn(model, private, proxy, self.held, self.task, how, self._seed("revisit", task.round_number))
         return work_of([how], batches=2)
 
