@@ -153,3 +153,19 @@ def test_the_payload_has_the_size_of_its_formula() -> None:
     assert len(packed(encoding="float32").payload) == 10 * 4 * 4
     assert len(packed(encoding="float16").payload) == 10 * 4 * 2
     assert len(packed(encoding="simplex8").payload) == 10 * 4
+
+
+def test_joined_draws_are_named_by_their_rounds_and_come_back_whole() -> None:
+    ids = packet.joined_draws(CONTEXT, 2, 3, 10)
+    samples = packet.encode_samples(CONTEXT, ids, 2, rounds=3, per_round=10)
+    assert samples.WhichOneof("form") == "draw"
+    assert np.array_equal(packet.decode_samples(CONTEXT, samples), ids)
+    single = [draw(CONTEXT.seed, number, CONTEXT.proxy_size, 10) for number in (2, 3, 4)]
+    assert set(ids) == set(np.concatenate(single))
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(10, 6), (50, 2), (1, 2**32 - 1)])
+def test_more_joined_draws_than_the_proxy_set_holds_are_refused(count: int, rounds: int) -> None:
+    samples = pb.Samples(draw=pb.Samples.Draw(seed=CONTEXT.seed, round=1, count=count, rounds=rounds))
+    with pytest.raises(PacketError, match="joined draws exceed"):
+        packet.decode_samples(CONTEXT, samples)
