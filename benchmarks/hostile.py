@@ -23,6 +23,7 @@ import torch
 
 from fedstill.cache import LabelCache
 from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
+from fedstill.errors import ConfigError
 from fedstill.learning import State, build, predict
 from fedstill.models import architecture
 from fedstill.packet import decode
@@ -106,6 +107,8 @@ class Stored:
 def stored(run: Path) -> Stored:
     """Read the newest round of a run folder that has all devices' answers and the checkpoint before it."""
     scenario, shelf = load_scenario(str(run / CONFIG)), Shelf(run / "assets")
+    if scenario.teacher is None:
+        raise ConfigError(f"{run}: a replay needs a run with a teacher")
     task = load_task(scenario.task)
     context = shelf.context(scenario.seed, task.classes)
     folders = [run / "devices" / f"device-{number:05d}" for number in range(scenario.devices)]

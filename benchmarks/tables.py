@@ -28,6 +28,8 @@ def _percent(seeds: Mapping[str, Any], *keys: str) -> str:
     mean, std = seeds["mean"], seeds["std"]
     for key in keys:
         mean, std = mean[key], std[key]
+    if mean is None:
+        return "—"
     deviation = f" ± {100 * std:.1f}" if len(seeds["seeds"]) > 1 else ""
     return f"{100 * mean:.1f}{deviation}"
 
@@ -64,10 +66,14 @@ def table(seeds: Mapping[str, Any]) -> str:
 def facts(seeds: Mapping[str, Any]) -> str:
     """Return the line below a table: teacher, ceiling, share of the gap closed, seeds and commit."""
     mean = seeds["mean"]
-    before, after = (_percent(seeds, "teacher", f"accuracy_{when}") for when in ("initial", "final"))
-    gap = _percent(_derived(seeds), "gap_closed")
+    ceiling = f"central ceiling {_percent(seeds, 'central', 'accuracy')}"
+    first = f"No teacher, {ceiling}"
+    if mean["teacher"] is not None:
+        before, after = (_percent(seeds, "teacher", f"accuracy_{when}") for when in ("initial", "final"))
+        gap = _percent(_derived(seeds), "gap_closed")
+        first = f"Teacher {before} → {after}, {ceiling}, gap closed {gap} %"
     return (
-        f"Teacher {before} → {after}, central ceiling {_percent(seeds, 'central', 'accuracy')}, gap closed {gap} %. "
+        f"{first}. "
         f"Seeds {', '.join(map(str, seeds['seeds']))}; {mean['rounds']:.0f} rounds; commit `{mean['commit'][:10]}`; "
         f"{mean['timing']['wall_seconds']:.0f} s a run beside other work, {mean['peak_rss_bytes'] / 1e9:.1f} GB."
     )

@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from client import background
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.files import write_atomic
+from fedstill.fit import Fit
 from fedstill.learning import accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
-from fedstill.rng import torch_seed
+from fedstill.rng import stream, torch_seed
 from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
@@ -110,6 +112,7 @@ class Device:
         self.delta = delta
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
+        self.held = counts > 0
 
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.
@@ -128,13 +131,12 @@ class Device:
         except PacketError as error:
             return DeviceAnswer(b"", {}, str(error), cache.version)
         model = self._model(stored)
-        self._digest(model, task)
-        revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
+        work = self._learn(model, task, first=stored is None)
         labels = self._labels(model, task)
         held = () if stored is None else stored.bases
         base = next((base for base in held if self.delta and base.version == task.acknowledged), None)
         content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
-        answer = DeviceAnswer(content, self._evaluate(model, task))
+        answer = DeviceAnswer(content, {**self._evaluate(model, task), **work})
         self._save(_State(task.round_number, state_of(model), task.cache, answer, self._bases(base, task, labels)))
         return answer
 
@@ -144,6 +146,23 @@ class Device:
             return ()
         latest = said(self.context, base, labels, self.uplink, task.round_number)
         return (latest,) if base is None else (base, latest)
+
+    def _learn(self, model: nn.Module, task: RoundTask, first: bool) -> dict[str, float]:
+        """Digest, then revisit; with a certainty by background both are one fit. Return the work that it was."""
+        if self.settings.certainty == "none":
+            fits = self._digest(model, task)
+            revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
+            fits.append(self.settings.revisit.of(len(self.data.labels)))
+            return work_of(fits)
+        private = (self.data.images, self.data.labels)
+        how = (self.settings.first_digest if first else self.settings.revisit).of(len(self.data.labels))
+        others = np.setdiff1d(np.arange(len(self.data.proxy)), task.predict)
+        rng = stream(self.context.seed, "background", self.number, task.round_number)
+        # Of a large proxy set no more is read than the steps take.
+        ids = np.sort(rng.permutation(others)[: how.steps * how.batch])
+        proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held))
+        background.learn(model, private, proxy, self.held, self.task, how, self._seed("revisit", task.round_number))
+        return work_of([how], batches=2)
 
     def _model(self, stored: _State | None) -> nn.Module:
         model = build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
@@ -165,23 +184,31 @@ class Device:
         """
         return np.setdiff1d(task.usable, task.predict)
 
-    def _digest(self, model: nn.Module, task: RoundTask) -> None:
+    def _digest(self, model: nn.Module, task: RoundTask) -> list[Fit]:
         """Learn the consensus about the proxy samples that have one."""
         ids = self._digestible(task)
-        if len(ids) == 0:
-            return
+        if len(ids) == 0 or self.settings.digest is None:
+            return []
         loss = partial(kd_from_probabilities, temperature=self._temperature(task))
         labels = torch.from_numpy(task.cache.labels[ids])
         settings = self.settings.first_digest if task.cache.version == 1 else self.settings.digest
         how = settings.of(len(ids))
         fit(model, self.data.proxy[ids], labels, self.task, how, loss, self._seed("digest", task.round_number))
+        return [how]
 
     def _labels(self, model: nn.Module, task: RoundTask) -> SoftLabels:
-        probabilities = predict(model, self.data.proxy[task.predict], self.task)
+        images = self.data.proxy[task.predict]
+        certainty: Floats | None = None
+        if self.settings.certainty == "none":
+            probabilities = predict(model, images, self.task)
+        else:
+            probabilities, certainty = background.predict_held(model, images, self.held, self.task)
+        surest = probabilities.max(axis=1) if certainty is None else certainty
         return soft_labels(
             task.predict,
             probabilities,
-            present=probabilities.max(axis=1) >= self.settings.abstain_below,
+            present=surest >= self.settings.abstain_below,
+            certainty=certainty,
             class_prior=self.class_prior if self.settings.send_class_prior else None,
         )
 
@@ -240,6 +267,14 @@ class Device:
         write_atomic(self._path(state.round_number), content.getvalue())
         for path in sorted(self.folder.glob("round-*.pt"))[:-2]:
             path.unlink()
+
+
+def work_of(fits: list[Fit], batches: int = 1) -> dict[str, float]:
+    """Return the optimizer steps of fits and the samples in them, with so many batches in a step."""
+    return {
+        "steps": float(sum(how.steps for how in fits)),
+        "samples": float(batches * sum(how.steps * how.batch for how in fits)),
+    }
 
 
 def revisit(model: nn.Module, data: DeviceData, task: Task, settings: DeviceSettings, seed: int) -> None:

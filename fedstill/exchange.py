@@ -16,7 +16,17 @@ from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleBaseError, StaleCacheError
 from fedstill.expiry import INITIAL, due
-from fedstill.packet import CONTRACT_VERSION, Context, Decoded, check, decode, decode_samples, encode, encoding_of
+from fedstill.packet import (
+    CONTRACT_VERSION,
+    Context,
+    Decoded,
+    check,
+    decode,
+    decode_samples,
+    encode,
+    encoding_of,
+    joined_draws,
+)
 from fedstill.soft_labels import Floats, Ints, SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 
@@ -90,13 +100,14 @@ class ServerExchange:
             request.consensus.CopyFrom(self._packet(round_number, base, self._encoding(device)))
         return request.SerializeToString(deterministic=True)
 
-    def _drawn(self, round_number: int) -> pb.Samples:
+    def _drawn(self, round_number: int, rounds: int = 0) -> pb.Samples:
         named = pb.Samples.Draw(
             seed=self.context.seed,
             round=round_number,
             count=self.per_round,
             independent=self.independent,
             duration=self.duration,
+            rounds=rounds,
         )
         return pb.Samples(draw=named)
 
@@ -117,15 +128,7 @@ class ServerExchange:
     def _consensus(self, round_number: int, base: int, encoding: str) -> pb.Packet:
         """Return the packet that brings a cache from version `base` to the newest."""
         cache = self._cache(encoding)
-        labels, samples = cache.lacking(base), None
-        ages = cache.version - cache.changed[labels.ids]
-        if cache.version > INITIAL and not ages.any():
-            # All of it is about the last round's draw, and what was due then is due with an older cache as well.
-            asked = self.ids(cache.version - 1)
-            if np.isin(labels.ids, asked).all():
-                present = cache.changed[asked] == cache.version
-                labels = soft_labels(asked, cache.labels[asked], present=present)
-                samples = self._drawn(cache.version - 1)
+        labels, samples, ages = self._missing(base, cache)
         before = self.previous.get(encoding)
         return encode(
             self.context,
@@ -136,10 +139,35 @@ class ServerExchange:
             base_version=base,
             cache_version=cache.version,
             samples=samples,
-            ages=ages if ages.any() else None,
+            ages=ages,
             entropy_coded=self.entropy_coded,
             base=_held(encoding, before) if before is not None and before.version == base > 0 else None,
         )
+
+    def _missing(self, base: int, cache: LabelCache) -> tuple[SoftLabels, pb.Samples | None, Ints | None]:
+        """Return what a cache at `base` lacks, how its samples are named, and the ages that the names don't tell.
+
+        Round r takes the cache from version r to r + 1. What a device missed would cost a bitmap of the whole proxy set
+        and an age for each label; one draw, or a few joined ones, with abstentions for what they left undecided, say
+        the same in some bytes.
+        """
+        labels = cache.lacking(base)
+        ages = cache.version - cache.changed[labels.ids]
+        if cache.version > INITIAL and not ages.any():
+            # All of it is about the last round's draw, and what was due then is due with an older cache as well.
+            asked = self.ids(cache.version - 1)
+            if np.isin(labels.ids, asked).all():
+                present = cache.changed[asked] == cache.version
+                return soft_labels(asked, cache.labels[asked], present=present), self._drawn(cache.version - 1), None
+        first = max(base, INITIAL)
+        rounds = cache.version - first
+        if self.duration == 0 and 1 < rounds <= self.context.proxy_size // self.per_round:
+            samples = self._drawn(first, rounds)
+            drawn, since = joined_draws(self.context, samples.draw)
+            present = np.isin(drawn, labels.ids)
+            if present.sum() == len(labels.ids) and np.array_equal(since[present], ages):
+                return soft_labels(drawn, cache.labels[drawn], present=present), samples, None
+        return labels, None, ages if ages.any() else None
 
     def accept(self, device: int, round_number: int, content: bytes) -> SoftLabels:
         """Decode a device's answer and note the cache version that it holds.

@@ -127,6 +127,21 @@ def _decode_rows(context: Context, packet: pb.Packet, base: Base | None, ids: In
     return own.restore(codes)
 
 
+def joined_draws(context: Context, named: pb.Samples.Draw) -> tuple[Ints, Ints]:
+    """Return the proxy samples of consecutive rounds' draws, ascending, and how many draws ago each was drawn last.
+
+    Args:
+        context: what both sides share.
+        named: the first round, how many samples it draws, and the number of rounds.
+    """
+    last = np.full(context.proxy_size, -1, dtype=np.int64)
+    for place in range(named.rounds):
+        number = named.round + place
+        last[draw(context.seed, number, context.proxy_size, named.count, independent=named.independent)] = place
+    ids = np.flatnonzero(last >= 0).astype(np.int64)
+    return ids, named.rounds - 1 - last[ids]
+
+
 def encode_samples(context: Context, ids: Ints, round_number: int) -> pb.Samples:
     """Describe proxy samples: as the draw of `round_number` when they are it, else as a bitmap."""
     if len(ids) == context.proxy_size:
@@ -159,6 +174,10 @@ def decode_samples(context: Context, samples: pb.Samples, changed: Ints | None =
         if not 0 < samples.draw.count <= context.proxy_size or samples.draw.round < 1:
             raise PacketError(f"impossible draw of {samples.draw.count} samples in round {samples.draw.round}")
         named = samples.draw
+        if named.rounds > 1:
+            if named.rounds * named.count > context.proxy_size:
+                raise PacketError(f"{named.rounds} joined draws exceed the proxy set")
+            return joined_draws(context, named)[0]
         drawn = draw(context.seed, named.round, context.proxy_size, named.count, independent=named.independent)
         if named.duration == 0:
             return drawn
@@ -303,6 +322,8 @@ def check(
         raise PacketError("packet about another proxy set")
     if packet.classes != context.classes:
         raise PacketError(f"{packet.classes} classes, {context.classes} expected")
+    if ids is not None and packet.samples.draw.rounds > 1:
+        raise PacketError("packet joins draws where one was asked for")
     named = decode_samples(context, packet.samples, changed)
     if ids is not None and not np.array_equal(named, ids):
         raise PacketError("packet is about other samples than were asked for")
@@ -319,7 +340,7 @@ def check(
     labels = SoftLabels(
         named, probabilities, present, _certainty(packet.certainty, present), _class_prior(packet.class_prior, context)
     )
-    ages = _ages(packet, len(named))
+    ages = _ages(context, packet, len(named))
     encoding = encoding_of(context, packet)
     return Decoded(labels, packet.round, packet.base_version, packet.cache_version, ages, encoding, is_delta=is_delta)
 
@@ -341,7 +362,12 @@ def _certainty(content: bytes, present: Bools) -> Floats | None:
     return certainty
 
 
-def _ages(packet: pb.Packet, samples: int) -> Ints | None:
+def _ages(context: Context, packet: pb.Packet, samples: int) -> Ints | None:
+    named = packet.samples.draw
+    if named.rounds > 1:
+        if packet.ages or not packet.base_version <= named.round == packet.cache_version - named.rounds:
+            raise PacketError("joined draws that do not lead from the version extended to the one given")
+        return joined_draws(context, named)[1]
     if not packet.ages:
         return None
     ages = np.array(packet.ages, dtype=np.int64)

@@ -1,6 +1,6 @@
 """What a round brought in, and what it cost on the wire."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -77,3 +77,19 @@ class RoundReplies(Generic[A]):
     metrics: Mapping[int, Mapping[str, float]]
     refused: Mapping[int, str]
     device_classes: Mapping[int, str]
+
+
+def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return the optimizer steps that a round's devices took and the samples in them, summed by device class.
+
+    Args:
+        replies: their metrics `steps` and `samples` count; a device without them took none.
+        classes: all device classes.
+    """
+    names = list(classes)
+    work = {key: dict.fromkeys(names, 0) for key in ("device_steps", "device_samples")}
+    for device, metrics in replies.metrics.items():
+        name = replies.device_classes[device]
+        for key, metric in (("device_steps", "steps"), ("device_samples", "samples")):
+            work[key][name] = work[key].get(name, 0) + int(metrics.get(metric, 0))
+    return work

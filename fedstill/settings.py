@@ -96,6 +96,8 @@ class ExchangeSettings(Settings):
     """Share of the devices whose answers a round needs."""
     timeout: float = Field(default=3600, gt=0)
     """Seconds to wait for answers."""
+    active: int = Field(default=0, ge=0)
+    """Devices that a round asks, drawn from the run's seed; 0: all. The quorum is a share of these."""
     ttl: float = Field(default=3600, gt=0)
     """Seconds after which a host no longer starts on a round's message."""
 
@@ -110,9 +112,11 @@ class DeviceSettings(Settings):
     """How a device learns in a round: digest, then revisit, then predict."""
 
     first_digest: FitSettings
-    """Distillation from the teacher's soft labels about the whole proxy set, before any consensus."""
-    digest: FitSettings
-    """Distillation from the consensus on the proxy samples that the device's cache knows."""
+    """Distillation from the teacher's soft labels about the whole proxy set, before any consensus. With a certainty by
+    `background`: how the device learns its classes against the proxy set in its first round."""
+    digest: FitSettings | None = None
+    """Distillation from the consensus on the proxy samples that the device's cache knows; absent with a `certainty`
+    that learns the consensus in the revisit."""
     revisit: FitSettings
     """Training on private data."""
     temperature: TemperatureSettings = TemperatureSettings()
@@ -121,8 +125,12 @@ class DeviceSettings(Settings):
     """tau: how much of the log class prior is added to the logits in the revisit; 0: plain cross-entropy."""
     prior_floor: float = Field(default=0.01, gt=0, le=1)
     """Smallest class prior in that adjustment, so that absent classes are not pushed down without bound."""
+    certainty: Literal["none", "background"] = "none"
+    """`background`: the device learns in the revisit to tell its own classes from the proxy set as a whole
+    (`client/background.py`), votes among its own classes only, and sends how sure it is that a sample is of one of
+    them, a byte per sample. `none`: it sends no certainty."""
     abstain_below: float = Field(default=0.0, ge=0, lt=1)
-    """A device abstains about a sample when its largest probability is below this."""
+    """A device abstains about a sample when its certainty, or without one its largest probability, is below this."""
     send_class_prior: bool = True
     """Whether the share of each class travels with the soft labels, one byte per class."""
 
@@ -220,6 +228,9 @@ class StudentSettings(Settings):
 
     distil: FitSettings
     """Distillation from the consensus in each round, on the proxy samples that have a label."""
+    last: FitSettings | None = None
+    """What replaces it in the last round; absent: nothing does. With many rounds of a few steps, what is released needs
+    one fit whose learning rate falls to zero over all of its steps."""
     temperature: TemperatureSettings = TemperatureSettings()
     """T of the distillation."""
     calibration_samples: int = Field(default=300, ge=1, le=500)

@@ -27,18 +27,20 @@ TOP_K: Encoding
 class Samples(_message.Message):
     __slots__ = ("draw", "bitmap")
     class Draw(_message.Message):
-        __slots__ = ("seed", "round", "count", "independent", "duration")
+        __slots__ = ("seed", "round", "count", "independent", "duration", "rounds")
         SEED_FIELD_NUMBER: _ClassVar[int]
         ROUND_FIELD_NUMBER: _ClassVar[int]
         COUNT_FIELD_NUMBER: _ClassVar[int]
         INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
         DURATION_FIELD_NUMBER: _ClassVar[int]
+        ROUNDS_FIELD_NUMBER: _ClassVar[int]
         seed: int
         round: int
         count: int
         independent: bool
         duration: int
-        def __init__(self, seed: _Optional[int] = ..., round: _Optional[int] = ..., count: _Optional[int] = ..., independent: _Optional[bool] = ..., duration: _Optional[int] = ...) -> None: ...
+        rounds: int
+        def __init__(self, seed: _Optional[int] = ..., round: _Optional[int] = ..., count: _Optional[int] = ..., independent: _Optional[bool] = ..., duration: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
     DRAW_FIELD_NUMBER: _ClassVar[int]
     BITMAP_FIELD_NUMBER: _ClassVar[int]
     draw: Samples.Draw

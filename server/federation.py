@@ -15,7 +15,7 @@ from fedstill.learning import State, accuracy, build, predict
 from fedstill.loading import resolve
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
-from fedstill.rounds import RoundReplies, Traffic
+from fedstill.rounds import RoundReplies, Traffic, work_by_class
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
 from fedstill.soft_labels import Bools, Floats, Ints
 from fedstill.stored import load_base, load_cache, store_base, store_cache
@@ -68,7 +68,7 @@ class Plan:
         seed: run seed.
         rounds: rounds of the whole run.
         student_of: architecture of the student by device class.
-        teacher: settings of the teacher.
+        teacher: settings of the teacher; None: there is none.
         students: settings of the class students.
         consensus: settings of the consensus.
         workers: processes that may compute at once.
@@ -78,7 +78,7 @@ class Plan:
     seed: int
     rounds: int
     student_of: Mapping[str, str]
-    teacher: TeacherSettings
+    teacher: TeacherSettings | None
     students: StudentSettings
     consensus: ConsensusSettings
     workers: int
@@ -90,8 +90,8 @@ class Knowledge:
 
     Attributes:
         round_number: the last finished round.
-        teacher_initial: the teacher before the first round.
-        teacher: the teacher now.
+        teacher_initial: the teacher before the first round; empty without a teacher.
+        teacher: the teacher now; empty without a teacher.
         students: the class students' states by device class.
         rows: a row of metrics per finished round.
         seconds: time spent in rounds.
@@ -109,6 +109,7 @@ class Knowledge:
 
 def update_teacher(plan: Plan, data: ServerData, state: State, ids: Ints, labels: Floats, round_number: int) -> Any:
     """Update the teacher; runs in a worker."""
+    assert plan.teacher is not None
     return teacher.update(
         plan.task,
         plan.teacher,
@@ -155,8 +156,10 @@ def _of_devices(replies: RoundReplies, consensus: Consensus) -> dict[str, float]
     return {str(device): float(value) for device, value in zip(sorted(replies.votes), means, strict=True)}
 
 
-def _work(kind: str, *arguments: Any) -> Any:
-    return update_teacher(*arguments) if kind == "teacher" else distil_student(*arguments)
+def _work(kind: str, plan: Plan, data: ServerData, name: str, *arguments: Any) -> Any:
+    if kind == "teacher":
+        return update_teacher(plan, data, *arguments)
+    return distil_student(plan, data, name, *arguments)
 
 
 class Federation:
@@ -190,17 +193,21 @@ class Federation:
         self.knowledge = self._resume() or self._begin()
 
     def _begin(self) -> Knowledge:
-        server = self.data.server
-        state = teacher.train_initial(
-            self.plan.task, self.plan.teacher, server.images, np.array(server.labels), self.plan.seed
-        )
+        state: State = {}
+        if self.plan.teacher is not None:
+            server = self.data.server
+            state = teacher.train_initial(
+                self.plan.task, self.plan.teacher, server.images, np.array(server.labels), self.plan.seed
+            )
         fresh = {
             name: students.initial(self.plan.task, architecture_name, self.plan.seed)
             for name, architecture_name in self.plan.student_of.items()
         }
         self.knowledge = Knowledge(0, state, state, fresh)
         everything = np.arange(len(self.data.proxy), dtype=np.int64)
-        self.exchange.publish(0, everything, self._teacher_labels(everything))
+        initial = self._teacher_labels(everything)
+        if initial is not None:
+            self.exchange.publish(0, everything, initial)
         self._save()
         self._started = time.monotonic()
         return self.knowledge
@@ -221,12 +228,14 @@ class Federation:
         labels = cache.labels[ids]
         shared = (ids, labels, replies.round_number)
         names = list(known.students)
-        calls: list[tuple[Any, ...]] = [("teacher", self.plan, self.data, known.teacher, *shared)]
-        calls += [("student", self.plan, self.data, name, known.students[name], *shared) for name in names]
+        calls = [("student", self.plan, self.data, name, known.students[name], *shared) for name in names]
+        if self.plan.teacher is not None:  # first, as it takes longest
+            calls.insert(0, ("teacher", self.plan, self.data, "", known.teacher, *shared))
         results = dict(unordered(_work, calls, self.plan.workers))
-        updated = results[0]
-        distilled = {name: results[place] for place, name in enumerate(names, start=1)}
-        known.teacher = updated.state
+        updated: teacher.Updated | None = results.pop(0) if self.plan.teacher is not None else None
+        distilled = dict(zip(names, (results[place] for place in sorted(results)), strict=True))
+        if updated is not None:
+            known.teacher = updated.state
         known.students = {name: state for name, (state, _) in distilled.items()}
         known.round_number = replies.round_number
         accuracies = {name: score for name, (_, score) in distilled.items()}
@@ -237,15 +246,20 @@ class Federation:
         self._started = now
         self._save()
         self._on_round(known.rows)
-        return {"answers": float(len(replies.votes)), "teacher_accuracy": float(row["teacher_accuracy"])}
+        scores = {} if updated is None else {"teacher_accuracy": float(row["teacher_accuracy"])}
+        return {"answers": float(len(replies.votes)), **scores}
 
-    def _teacher_labels(self, ids: Ints) -> Floats:
+    def _teacher_labels(self, ids: Ints) -> Floats | None:
+        if self.plan.teacher is None:
+            return None
         model = build(architecture(self.plan.teacher.architecture), self._task, seed=0)
         model.load_state_dict(self.knowledge.teacher)
         return predict(model, self.data.proxy[ids], self._task)
 
-    def _unsure(self, labels: Floats) -> Bools:
-        """Return where the teacher's confidence is one at which it errs about guard samples `[samples]`."""
+    def _unsure(self, labels: Floats | None) -> Bools | None:
+        """Return where a teacher is only as confident as where it errs about guard samples `[samples]`."""
+        if labels is None or self.plan.teacher is None:
+            return None
         task, guard = self._task, self.data.guard
         model = build(architecture(self.plan.teacher.architecture), task, seed=0)
         model.load_state_dict(self.knowledge.teacher)
@@ -255,9 +269,10 @@ class Federation:
         return unsure
 
     def _consensus(self, votes: Votes) -> Consensus:
-        """Apply the rule and mix in the teacher's share; where nobody voted the teacher stands alone."""
+        """Apply the rule and mix in the share of a teacher, who stands alone where nobody voted."""
         from_devices = self._rule(votes)
-        assert votes.teacher is not None
+        if votes.teacher is None:
+            return from_devices
         share = np.where(from_devices.covered, self.plan.consensus.teacher_weight, 1.0).astype(np.float32)
         labels = mixed(from_devices.labels, votes.teacher, share)
         return Consensus(labels, np.ones(len(labels), dtype=np.bool_), from_devices.reputation)
@@ -267,14 +282,14 @@ class Federation:
         replies: RoundReplies,
         votes: Votes,
         consensus: Consensus,
-        updated: teacher.Updated,
+        updated: teacher.Updated | None,
         accuracies: Mapping[str, float],
     ) -> Row:
         by_class: dict[str, list[float]] = {name: [] for name in self.plan.student_of}
+        work = work_by_class(replies, self.plan.student_of)
         for device, metrics in replies.metrics.items():
             if "accuracy" in metrics:
                 by_class.setdefault(replies.device_classes[device], []).append(metrics["accuracy"])
-        teacher_accuracy = measure(self.plan.task, self.plan.teacher.architecture, updated.state, self.data.test)
         before, after = entropies(votes, consensus.labels)
         return {
             "round": replies.round_number,
@@ -282,17 +297,26 @@ class Federation:
             "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
             "abstained": float((~votes.present).sum() / max(1, votes.present.size)),
+            "covered": float(consensus.covered.sum() / max(1, consensus.covered.size)),
             "entropy_before": before,
             "entropy_after": after,
             "reputation": _of_devices(replies, consensus),
-            "teacher_accuracy": teacher_accuracy,
+            **self._teacher_row(updated),
+            "released_accuracy": dict(accuracies),
+            "device_accuracy": {name: float(np.mean(found)) if found else None for name, found in by_class.items()},
+            **work,
+            "uplink_bytes": sum(self.traffic.uplink.values()),
+            "downlink_bytes": sum(self.traffic.downlink.values()),
+        }
+
+    def _teacher_row(self, updated: teacher.Updated | None) -> Row:
+        if updated is None or self.plan.teacher is None:
+            return dict.fromkeys(("teacher_accuracy", "teacher_update_kept", "guard_before", "guard_after"))
+        return {
+            "teacher_accuracy": measure(self.plan.task, self.plan.teacher.architecture, updated.state, self.data.test),
             "teacher_update_kept": updated.kept,
             "guard_before": updated.guard_before,
             "guard_after": updated.guard_after,
-            "released_accuracy": dict(accuracies),
-            "device_accuracy": {name: float(np.mean(found)) if found else None for name, found in by_class.items()},
-            "uplink_bytes": sum(self.traffic.uplink.values()),
-            "downlink_bytes": sum(self.traffic.downlink.values()),
         }
 
     def _save(self) -> None:

@@ -37,12 +37,14 @@ def distil(
         student: its architecture.
         settings: how to fit.
         state: the student before.
-        images: proxy samples that have a label.
+        images: proxy samples that have a label; none: the student stays as it is.
         labels: their soft labels `[samples, classes]`.
         round_number: from 1; with `rounds` it gives the temperature and the learning rate.
         rounds: rounds of the whole run.
         seed: run seed.
     """
+    if len(labels) == 0:
+        return state
     task = load_task(task_name)
     model = build(architecture(student), task, seed=0)
     model.load_state_dict(state)
@@ -50,5 +52,6 @@ def distil(
     temperature = SCHEDULES[wanted.schedule](progress_of(round_number, rounds), wanted.start, wanted.end)
     loss = partial(kd_from_probabilities, temperature=temperature)
     stream = torch_seed(seed, "distil", student, round_number)
-    fit(model, images, torch.from_numpy(labels), task, settings.distil.of(len(labels)), loss, stream)
+    how = settings.last if round_number == rounds and settings.last is not None else settings.distil
+    fit(model, images, torch.from_numpy(labels), task, how.of(len(labels)), loss, stream)
     return state_of(model)

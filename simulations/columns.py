@@ -101,10 +101,12 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
         return figures.cell(form, *path).line
 
     first, last = line(percent, "teacher", "accuracy_initial"), line(percent, "teacher", "accuracy_final")
+    teacher = DASH if figures.value("teacher") is None else f"{first} → {last} % (initial → final)"
+    gap = line(percent, "derived", "gap_closed")
     return [
-        ("teacher", f"{first} → {last} % (initial → final)"),
+        ("teacher", teacher),
         ("central ceiling", f"{line(percent, 'central', 'accuracy')} %"),
-        ("gap closed", f"{line(percent, 'derived', 'gap_closed')} % of the way from teacher-only to the ceiling"),
+        ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),
         (
             "wire",
             f"{line(size, 'wire', 'uplink_bytes')} up, {line(size, 'wire', 'downlink_bytes')} down"

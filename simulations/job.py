@@ -68,14 +68,16 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     federation = _federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}
-    total = 2 * len(plan.student_of) + scenario.devices
+    total = (1 if plan.teacher is None else 2) * len(plan.student_of) + scenario.devices
     for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, setup.out / "references")):
         if place == 0:
             progress.stage("references", total, total - left)
         progress.step(total - left)
         compared = done
     released = release_students(setup, shelf, known.students, progress)
-    initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
+    initial = None
+    if plan.teacher is not None:
+        initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
     summary = summarize(
         setup,
         known,
@@ -113,15 +115,19 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
     def on_round(rows: list[Row]) -> None:
         write_atomic(setup.out / ROUNDS, "".join(json.dumps(row) + "\n" for row in rows).encode())
         scores = rows[-1]["released_accuracy"].values()
-        note = f"teacher {rows[-1]['teacher_accuracy']:.3f}, students {min(scores):.3f} to {max(scores):.3f}"
+        note = f"students {min(scores):.3f} to {max(scores):.3f}"
+        if rows[-1]["teacher_accuracy"] is not None:
+            note = f"teacher {rows[-1]['teacher_accuracy']:.3f}, {note}"
         progress.step(len(rows), note)
 
-    progress.stage("initial teacher", 1)
+    if plan.teacher is not None:
+        progress.stage("initial teacher", 1)
     federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round)
-    progress.step(1)
+    if plan.teacher is not None:
+        progress.step(1)
     finished = federation.knowledge.round_number
     progress.stage("rounds", scenario.rounds, finished)
-    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl)
+    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
     strategy = FederatedDistillation(exchange, federation.conclude, policy, first_round=finished + 1)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)

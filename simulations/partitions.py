@@ -47,6 +47,26 @@ def iid(labels: Ints, devices: int, alpha: float, min_samples: int, rng: np.rand
     return [np.sort(part).astype(np.int64) for part in np.array_split(rng.permutation(len(labels)), devices)]
 
 
+def one_class(labels: Ints, devices: int, alpha: float, min_samples: int, rng: np.random.Generator) -> list[Ints]:
+    """Give each device one class, a class to several in equal parts where there are more devices than classes.
+
+    The "strong non-IID" setting of Selective-FD (Shao et al. 2024, Nature Communications 15). Fewer devices than
+    classes get several classes each. `alpha` is not used.
+
+    Raises:
+        DataError: there are too few samples for the devices.
+    """
+    _check_enough(labels, devices, min_samples)
+    classes = np.unique(labels)
+    parts: list[list[Ints]] = [[] for _ in range(devices)]
+    for place, label in enumerate(classes):
+        holders = range(place, devices, len(classes)) if place < devices else [place % devices]
+        members = rng.permutation(np.flatnonzero(labels == label))
+        for holder, piece in zip(holders, np.array_split(members, len(holders)), strict=True):
+            parts[holder].append(piece)
+    return [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+
+
 def _check_enough(labels: Ints, devices: int, min_samples: int) -> None:
     if len(labels) < devices * min_samples:
         raise DataError(
@@ -55,4 +75,4 @@ def _check_enough(labels: Ints, devices: int, min_samples: int) -> None:
         )
 
 
-PARTITIONS: dict[str, Partition] = {"dirichlet": dirichlet, "iid": iid}
+PARTITIONS: dict[str, Partition] = {"dirichlet": dirichlet, "iid": iid, "one-class": one_class}

@@ -17,6 +17,7 @@ from client.device import revisit
 from fedstill.files import write_json
 from fedstill.learning import State, accuracy, build, fit, predict, state_of
 from fedstill.models import architecture
+from fedstill.participation import participants
 from fedstill.rng import torch_seed
 from fedstill.tasks import load_task
 from fedstill.workers import unordered
@@ -34,7 +35,11 @@ def local_only(setup: Setup, number: int) -> float:
     kind = scenario.device_classes[scenario.classes_of_devices()[number]]
     model = build(architecture(kind.student), task, torch_seed(scenario.seed, "device", number))
     data = device_data(shelf, number)
+    everyone = range(scenario.devices)
     for round_number in range(1, scenario.rounds + 1):
+        active = scenario.exchange.active
+        if active and number not in participants(scenario.seed, round_number, everyone, active):
+            continue
         seed = torch_seed(scenario.seed, "revisit", number, round_number)
         revisit(model, data, task, scenario.device, seed)
     return accuracy(model, data.test_images, data.test_labels, task)
@@ -49,6 +54,7 @@ def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
         name: device class.
         teacher: the initial teacher.
     """
+    assert plan.teacher is not None
     shelf = Shelf(setup.assets)
     task = load_task(plan.task)
     model = build(architecture(plan.teacher.architecture), task, seed=0)
@@ -91,13 +97,13 @@ def _call(key: str, work: Callable[..., float], *arguments: Any) -> tuple[str, f
 def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute what is missing of all references; yield how many are still to do, and what is known so far.
 
-    Keys are `central.<class>`, `teacher_only.<class>` and `local_only.<device>`.
+    Keys are `central.<class>`, with a teacher `teacher_only.<class>`, and `local_only.<device>`.
     """
     scenario = setup.scenario
     calls: dict[str, tuple[Any, ...]] = {}
     for name in plan.student_of:
         calls[f"central.{name}"] = (central, setup, name)
-    for name in plan.student_of:
+    for name in plan.student_of if plan.teacher is not None else ():
         calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
     for number in range(scenario.devices):
         calls[f"local_only.{number}"] = (local_only, setup, number)

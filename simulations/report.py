@@ -186,8 +186,8 @@ def _cards(figures: Figures) -> list[Card]:
     return [
         Card("mean federation gain", gain_cell(figures, "gain_mean"), " pts", "over local- and teacher-only"),
         Card("worst class gain", gain_cell(figures, "gain_worst"), " pts", "must be above zero"),
-        Card("gap closed", gap, " %", f"to the central ceiling of {central} %"),
-        Card("teacher", last, " %", f"from {first.text} %"),
+        Card("gap closed", gap, "" if gap.text == DASH else " %", f"to the central ceiling of {central} %"),
+        Card("teacher", last, *(("", "none") if figures.value("teacher") is None else (" %", f"from {first.text} %"))),
         Card(
             "FedAvg bytes",
             figures.cell(times, "derived", "fedavg_ratio_total"),

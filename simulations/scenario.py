@@ -29,9 +29,9 @@ class DataSettings(Settings):
 
     dir: str = ""
     """Folder with parquet files in the layout of the Hugging Face hub; empty: the hub itself, or none needed."""
-    server_samples: int = Field(gt=0)
-    """Labelled samples of the server, guard included."""
-    guard_samples: int = Field(gt=0)
+    server_samples: int = Field(default=0, ge=0)
+    """Labelled samples of the server, guard included; none without a teacher."""
+    guard_samples: int = Field(default=0, ge=0)
     """Those of them that are held out to judge the teacher's updates."""
     proxy_samples: int = Field(gt=0)
     """Unlabelled samples that all sides share."""
@@ -104,7 +104,8 @@ class Scenario(Settings):
     data: DataSettings
     partition: PartitionSettings = PartitionSettings()
     device_classes: dict[str, DeviceClassSettings] = Field(min_length=1)
-    teacher: TeacherSettings
+    teacher: TeacherSettings | None = None
+    """The server's model; absent: the devices have no teacher, and the server no labels."""
     device: DeviceSettings
     consensus: ConsensusSettings = ConsensusSettings()
     exchange: ExchangeSettings
@@ -116,10 +117,16 @@ class Scenario(Settings):
     def _consistent(self) -> "Scenario":
         if self.exchange.per_round > self.data.proxy_samples:
             raise ValueError("exchange.per_round exceeds data.proxy_samples")
-        if self.data.guard_samples >= self.data.server_samples:
+        if self.teacher is None and self.data.server_samples:
+            raise ValueError("data.server_samples are of no use without a teacher: set them to 0 or add [teacher]")
+        if self.teacher is not None and self.data.guard_samples == 0:
+            raise ValueError("a teacher needs data.guard_samples to judge its updates")
+        if self.teacher is not None and self.data.guard_samples >= self.data.server_samples:
             raise ValueError("data.guard_samples leave no server sample to train on")
         if self.method.homogeneous and len({kind.student for kind in self.device_classes.values()}) > 1:
             raise ValueError(f"method {self.method.name} needs the same student in all device classes")
+        if self.exchange.active > self.devices:
+            raise ValueError(f"exchange.active asks {self.exchange.active} of {self.devices} devices")
         if self.devices < len(self.device_classes):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
         return self
@@ -194,4 +201,4 @@ def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenar
 
 def dump(scenario: Scenario) -> str:
     """Return a scenario as TOML that `load_scenario` reads back to an equal one."""
-    return tomli_w.dumps(scenario.model_dump())
+    return tomli_w.dumps(scenario.model_dump(exclude_none=True))

@@ -81,6 +81,10 @@ class Shelf:
         return images
 
     @cached_property
+    def _proxy_digest(self) -> bytes:
+        return hashlib.sha256(self.proxy_path.read_bytes()).digest()[:8]
+
+    @cached_property
     def partition(self) -> list[Ints]:
         """Rows of `private` by device."""
         with np.load(self.folder / "partition.npz") as parts:
@@ -93,8 +97,7 @@ class Shelf:
 
     def context(self, seed: int, classes: int) -> packet.Context:
         """Return what all packets of the run share."""
-        digest = hashlib.sha256(self.proxy_path.read_bytes()).digest()[:8]
-        return packet.Context(seed=seed, proxy_digest=digest, proxy_size=len(self.proxy), classes=classes)
+        return packet.Context(seed, self._proxy_digest, len(self.proxy), classes)
 
 
 def split(scenario: Scenario) -> dict[str, np.ndarray]:

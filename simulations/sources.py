@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def load_cifar10(data_dir: Path | None) -> Arrays:
 CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = Task("digits", TEN_DIGITS, (1, 8, 8), load_digits, mean=(0.3,), std=(0.38,))
 MNIST = Task("mnist", TEN_DIGITS, (1, 28, 28), load_mnist, mean=(0.1307,), std=(0.3081,))
+# Shifted by a pixel a digit is the same digit: for scenarios whose students see few labelled samples.
+SHIFTED_MNIST = replace(MNIST, shift=1)
 CIFAR10 = Task(
     "cifar10",
     CIFAR_NAMES,

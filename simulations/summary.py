@@ -56,6 +56,7 @@ def summarize(
     scenario = setup.scenario
     classes = scenario.classes_of_devices()
     last = known.rows[-1]
+    asked = scenario.exchange.active or scenario.devices
     by_class: dict[str, Any] = {}
     for name, kind in scenario.device_classes.items():
         devices = [number for number, own in enumerate(classes) if own == name]
@@ -73,14 +74,16 @@ def summarize(
             "accuracy_devices": last["device_accuracy"][name],
             "accuracy_released_fp32": facts.accuracy_fp32 if facts else None,
             "accuracy_released": facts.accuracy_int8 if facts else None,
+            "device_steps": sum(row["device_steps"][name] for row in known.rows),
+            "device_samples": sum(row["device_samples"][name] for row in known.rows),
             "onnx_fp32_bytes": facts.onnx_fp32_bytes if facts else None,
             "onnx_bytes": facts.onnx_bytes if facts else None,
             "latency_ms_p50": facts.latency_ms if facts else None,
             "latency_fp32_ms_p50": facts.latency_fp32_ms if facts else None,
             "uplink_bytes_per_round": sum(traffic.uplink.get(number, 0) for number in devices) / per_round,
             "downlink_bytes_per_round": sum(traffic.downlink.get(number, 0) for number in devices) / per_round,
-            # FedAvg sends all parameters and buffers up and down once a round, as float32.
-            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values,
+            # FedAvg sends all parameters and buffers up and down once a round, as float32, to and from those asked.
+            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values * asked / scenario.devices,
             "artifact": f"students/{name}/{INT8_FILE}" if facts else None,
         }
     central = [value for key, value in references.items() if key.startswith("central.")]

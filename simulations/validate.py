@@ -32,8 +32,9 @@ def validate(scenario: Scenario) -> None:
     for half in (scenario.method.server, scenario.method.device):
         if half:
             load_object(half)
-    named = {"teacher.architecture": scenario.teacher.architecture}
-    named.update({f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()})
+    named = {f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()}
+    if scenario.teacher is not None:
+        named["teacher.architecture"] = scenario.teacher.architecture
     for place, name in named.items():
         try:
             model = build(architecture(name), task, seed=0)

@@ -7,6 +7,7 @@ number of devices. docs/consensus.md compares the rules.
 from functools import partial
 
 from fedstill.consensus.averaging import mean, weighted
+from fedstill.consensus.density import density_experts
 from fedstill.consensus.experts import FLOOR, UNHELD, class_experts, log_pool, mixed
 from fedstill.consensus.order import median, trimmed_mean
 from fedstill.consensus.priors import prior_calibrated
@@ -28,6 +29,7 @@ __all__ = [
     "certainty_weighted",
     "class_experts",
     "confidence_threshold",
+    "density_experts",
     "enhanced_era",
     "entropies",
     "entropy_weighted",
@@ -57,6 +59,7 @@ def rules(settings: ConsensusSettings) -> dict[str, Rule]:
         "entropy": entropy_weighted,
         "prior-calibrated": partial(prior_calibrated, **settings.prior_calibrated.model_dump()),
         "class-experts": class_experts,
+        "density-experts": density_experts,
         "selection": partial(selection, **settings.selection.model_dump()),
         "median": median,
         "trimmed-mean": partial(trimmed_mean, **settings.trimmed_mean.model_dump()),

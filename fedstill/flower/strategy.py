@@ -31,6 +31,7 @@ from fedstill.flower.messages import (
     packet_bytes,
     unpack_answers,
 )
+from fedstill.participation import participants
 from fedstill.rounds import RoundReplies, Traffic
 from fedstill.soft_labels import Ints, SoftLabels
 
@@ -71,12 +72,20 @@ class RoundPolicy:
         quorum: share of the expected devices whose answers a round needs, in (0, 1].
         timeout: seconds to wait for answers, and at the start for hosts.
         ttl: seconds after which a host no longer starts on a message.
+        active: devices that a round asks, drawn from `seed`; 0: all. The quorum is a share of these.
+        seed: run seed.
     """
 
     expected: int = 0
     quorum: float = 0.5
     timeout: float = 3600.0
     ttl: float = 3600.0
+    active: int = 0
+    seed: int = 0
+
+    def asked(self, devices: int) -> int:
+        """Return how many of `devices` a round asks."""
+        return min(self.active, devices) if self.active else devices
 
 
 class RoundStrategy(Strategy, Generic[A]):
@@ -107,6 +116,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self.traffic = Traffic()
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
+        self._asked: list[int] = []
         self._failed_queries = 0
 
     def summary(self) -> None:
@@ -147,8 +157,15 @@ class RoundStrategy(Strategy, Generic[A]):
     ) -> Iterable[Message]:
         """Return one message per host with the requests of its devices."""
         self._discover(grid)
+        reached = sorted(device for devices in self._hosts.values() for device in devices)
+        count = self.policy.asked(len(reached))
+        # Without a draw, a device whose host is gone is asked in vain: its absence is told.
+        self._asked = participants(self.policy.seed, server_round, reached, count) if self.policy.active else []
         for node, devices in sorted(self._hosts.items()):
-            requests = {device: self._exchange.request(device, server_round) for device in devices}
+            own = [device for device in devices if device in self._asked] if self.policy.active else devices
+            if not own:
+                continue
+            requests = {device: self._exchange.request(device, server_round) for device in own}
             for device, request in requests.items():
                 self.traffic.add_downlink(device, len(request))
             content = pack_requests(requests, self._record)
@@ -167,11 +184,12 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
                 continue
             self._take(server_round, reply, votes, metrics, refused)
-        missing = [device for device in self.device_classes if device not in votes and device not in refused]
+        awaited = self._asked if self.policy.active else self.device_classes
+        missing = [device for device in awaited if device not in votes and device not in refused]
         refused.update(dict.fromkeys(missing, "no answer"))
         for device, reason in sorted(refused.items()):
             log.warning("round %d: device %d: %s", server_round, device, reason)
-        expected = self.policy.expected or len(self.device_classes)
+        expected = self.policy.asked(self.policy.expected or len(self.device_classes))
         needed = max(1, math.ceil(self.policy.quorum * expected))
         if len(votes) < needed:
             raise QuorumError(

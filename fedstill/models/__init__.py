@@ -5,10 +5,12 @@ from collections.abc import Callable
 from torch import nn
 
 from fedstill.loading import resolve
-from fedstill.models.convnets import ARCHITECTURES
+from fedstill.models.convnets import ARCHITECTURES as CONVNETS
+from fedstill.models.published import PUBLISHED
 from fedstill.tasks import Task
 
 Architecture = Callable[[Task], nn.Module]
+ARCHITECTURES: dict[str, Architecture] = {**CONVNETS, **PUBLISHED}
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture"]
 

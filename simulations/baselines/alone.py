@@ -76,6 +76,15 @@ def _left(
     references: dict[str, float],
 ) -> Outcome:
     nothing = Traffic()
-    last = row(setup.scenario.rounds, answers=0, refused={}, released=released, devices=devices, traffic=nothing)
+    none = dict.fromkeys(released, 0)
+    last = row(
+        setup.scenario.rounds,
+        answers=0,
+        refused={},
+        released=released,
+        devices=devices,
+        work={"device_steps": none, "device_samples": none},
+        traffic=nothing,
+    )
     write_rows(setup, [last])
     return Outcome(models, [last], 0.0, nothing, references)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from client.device import work_of
 from fedstill.errors import PacketError
 from fedstill.learning import build, fit, predict, state_of
 from fedstill.losses import soft_cross_entropy
@@ -133,6 +134,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     fit(model, data.images, torch.from_numpy(labels), task, how, loss, seed)
     own = by_label(predict(model, data.images, task), labels, task.classes)
     content = encode(scenario.seed, own, received.round_number, received.rounds)
-    reply = DeviceAnswer(content, evaluate(model, data, task, received.round_number == received.rounds))
+    scores = evaluate(model, data, task, received.round_number == received.rounds)
+    reply = DeviceAnswer(content, {**scores, **work_of([how])})
     disk.save(received.round_number, state_of(model), reply)
     return reply

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
-from client.device import revisit
+from client.device import revisit, work_of
 from fedstill.errors import PacketError
 from fedstill.learning import State, build, state_of
 from fedstill.models import architecture
@@ -92,6 +92,6 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     revisit(model, data, task, scenario.device, seed)
     state: State = state_of(model)
     trained = Weights(state, len(data.labels), received.round_number, received.rounds)
-    return DeviceAnswer(
-        encode(scenario.seed, trained), evaluate(model, data, task, received.round_number == received.rounds)
-    )
+    scores = evaluate(model, data, task, received.round_number == received.rounds)
+    work = work_of([scenario.device.revisit.of(len(data.labels))])
+    return DeviceAnswer(encode(scenario.seed, trained), {**scores, **work})

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedstill.files import write_atomic
 from fedstill.flower import RoundPolicy, RoundStrategy
 from fedstill.learning import State
-from fedstill.rounds import RoundReplies, Traffic
+from fedstill.rounds import RoundReplies, Traffic, work_by_class
 from fedstill.workers import unordered
 from server.checkpoints import Checkpoints
 from server.federation import measure
@@ -72,6 +72,7 @@ class Loop:
             refused={str(device): reason for device, reason in sorted(replies.refused.items())},
             released={name: by_model.get(kind.student) for name, kind in kinds.items()},
             devices={name: float(np.mean(found)) if found else None for name, found in by_class.items()},
+            work=work_by_class(replies, kinds),
             traffic=self.outcome.traffic,
         )
 
@@ -109,7 +110,7 @@ def rounds(grid: Grid, half: ServerHalf[A], setup: Setup, shelf: Shelf, progress
     finished = len(loop.outcome.rows)
     progress.stage("rounds", scenario.rounds, finished)
     wire = scenario.exchange
-    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl)
+    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
     strategy: RoundStrategy[A] = RoundStrategy(
         half, loop.conclude, policy, finished + 1, sends_weights=scenario.method.sends_weights
     )
@@ -125,6 +126,7 @@ def row(
     refused: Mapping[str, str],
     released: Mapping[str, float | None],
     devices: Mapping[str, float | None],
+    work: Mapping[str, Mapping[str, int]],
     traffic: Traffic,
 ) -> Row:
     """Return a line of `rounds.jsonl`: the keys of a federation's, null where a method has no such thing."""
@@ -141,6 +143,7 @@ def row(
         "guard_after": None,
         "released_accuracy": dict(released),
         "device_accuracy": dict(devices),
+        **{key: dict(sums) for key, sums in work.items()},
         "uplink_bytes": sum(traffic.uplink.values()),
         "downlink_bytes": sum(traffic.downlink.values()),
     }

@@ -10,6 +10,7 @@ from fedstill.cache import LabelCache
 from fedstill.exchange import ServerExchange, open_request
 from fedstill.packet import decode
 from fedstill.rounds import DeviceAnswer
+from fedstill.soft_labels import SoftLabels
 from fedstill.tasks import load_task
 from simulations.host import make_device
 from simulations.scenario import Scenario
@@ -311,3 +312,25 @@ def test_a_device_with_deltas_answers_the_same_in_fewer_bytes_and_survives_a_res
             sizes[delta] = len(answer.packet)
     assert np.array_equal(received[True], received[False])
     assert sizes[True] < sizes[False] / 2
+
+
+def test_with_certainty_by_background_a_device_votes_among_its_own_classes_and_abstains_where_unsure(
+    small: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange = server_of(small, shelf)
+
+    def vote(abstain_below: float) -> tuple[SoftLabels, DeviceAnswer]:
+        changes = {"certainty": "background", "abstain_below": abstain_below}
+        scenario = small.model_copy(update={"device": small.device.model_copy(update=changes)})
+        answer = device(scenario, shelf, tmp_path / str(abstain_below)).answer(exchange.request(0, 1))
+        return decode(exchange.context, answer.packet, round_number=1, ids=exchange.ids(1)).labels, answer
+
+    everything, answer = vote(0.0)
+    held = np.bincount(shelf.of_device(0).labels, minlength=10) > 0
+    assert everything.present.all()
+    assert not everything.probabilities[:, ~held].any()
+    assert everything.certainty is not None
+    assert answer.metrics["samples"] == 2 * small.device.first_digest.batch * answer.metrics["steps"]
+    limit = float(np.median(everything.certainty))
+    some, _ = vote(limit)
+    assert np.abs(some.present.astype(float) - (everything.certainty >= limit)).sum() <= 2  # a byte rounds

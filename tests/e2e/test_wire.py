@@ -22,7 +22,7 @@ from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario
 from simulations.shelf import Shelf
 
-METRICS = {"accuracy"}
+METRICS = {"accuracy", "steps", "samples"}
 
 
 class LeakError(AssertionError):

@@ -464,3 +464,30 @@ def test_a_delta_in_an_encoding_that_does_not_suit_the_classes_is_refused() -> N
     request.consensus.encoding, request.consensus.parameter = pb.TOP_K, 3
     with pytest.raises(PacketError, match="unknown encoding 6 with parameter 3"):
         open_request(CONTEXT, server.previous["simplex8"], request.SerializeToString())
+
+
+def test_a_device_that_was_not_asked_catches_up_with_draws_smaller_than_a_bitmap() -> None:
+    context = Context(seed=5, proxy_digest=b"12345678", proxy_size=8000, classes=3)
+    server = ServerExchange(context, per_round=10, rounds=5, encoding="simplex8")
+    for round_number in (1, 2, 3):  # no teacher: nothing known before; two of three samples stay undecided
+        decided = server.ids(round_number)[::3]
+        server.publish(round_number, decided, rows(len(decided), round_number))
+    for held in (0, 2):
+        server.acknowledged[0] = held
+        request = server.request(0, 4)
+        assert len(request) < 150 < 8000 / 8
+        before = LabelCache.empty(8000, 3)
+        if held:
+            first = server.cache.changed == 2
+            before = before.filled(np.flatnonzero(first), server.cache.labels[first], held)
+        after = open_request(context, before, request).cache
+        assert after.version == 4
+        assert np.array_equal(after.labels, server.cache.labels)
+
+
+def test_a_round_that_decided_nothing_still_counts() -> None:
+    server = exchange()
+    server.publish(1, np.arange(0), rows(0))
+    task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 2))
+    assert task.cache.version == 2
+    assert len(task.cache.known) == 0

@@ -154,3 +154,21 @@ def test_the_payload_has_the_size_of_its_formula() -> None:
     assert len(packed(encoding="float32").payload) == 10 * 4 * 4
     assert len(packed(encoding="float16").payload) == 10 * 4 * 2
     assert len(packed(encoding="simplex8").payload) == 10 * 4
+
+
+def test_joined_draws_are_named_by_their_rounds_and_come_back_whole_with_their_ages() -> None:
+    named = pb.Samples.Draw(seed=CONTEXT.seed, round=2, count=10, rounds=3)
+    ids, since = packet.joined_draws(CONTEXT, named)
+    assert np.array_equal(packet.decode_samples(CONTEXT, pb.Samples(draw=named)), ids)
+    for ago, number in enumerate((4, 3, 2)):
+        drawn = draw(CONTEXT.seed, number, CONTEXT.proxy_size, 10)
+        later = [draw(CONTEXT.seed, after, CONTEXT.proxy_size, 10) for after in range(number + 1, 5)]
+        newest = np.setdiff1d(drawn, np.concatenate(later)) if later else drawn
+        assert np.array_equal(ids[since == ago], newest)
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(10, 6), (50, 2), (1, 2**32 - 1)])
+def test_more_joined_draws_than_the_proxy_set_holds_are_refused(count: int, rounds: int) -> None:
+    samples = pb.Samples(draw=pb.Samples.Draw(seed=CONTEXT.seed, round=1, count=count, rounds=rounds))
+    with pytest.raises(PacketError, match="joined draws exceed"):
+        packet.decode_samples(CONTEXT, samples)

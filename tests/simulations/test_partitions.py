@@ -36,3 +36,10 @@ def test_too_few_samples_for_the_devices_is_an_error_that_says_what_to_do(rule: 
 def test_an_impossible_skew_gives_up_with_a_clear_error() -> None:
     with pytest.raises(DataError, match="no Dirichlet split"):
         dirichlet(LABELS, 100, 0.001, 15, np.random.default_rng(0))
+
+
+def test_one_class_gives_each_device_one_class_and_shares_classes_among_more_devices() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 90)
+    parts = PARTITIONS["one-class"](labels, 5, 1.0, 1, np.random.default_rng(1))
+    assert [np.unique(labels[part]).tolist() for part in parts] == [[0], [1], [2], [0], [1]]
+    assert abs(len(parts[0]) - len(parts[3])) <= 1

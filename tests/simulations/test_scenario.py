@@ -17,7 +17,7 @@ def test_built_in_scenarios_load_and_keep_the_fixed_server_sets(name: str) -> No
 
 
 def test_exactly_the_documented_scenarios_are_built_in() -> None:
-    assert builtin() == ["cifar10", "digits", "mnist"]
+    assert builtin() == ["cifar10", "digits", "fedgen-mnist", "mnist", "one-class-mnist"]
 
 
 def test_a_dumped_scenario_loads_back_equal(tmp_path: Path) -> None:
@@ -35,6 +35,8 @@ def test_a_dumped_scenario_loads_back_equal(tmp_path: Path) -> None:
         ("exchange.per_round=100000", "exceeds data.proxy_samples"),
         ("data.guard_samples=150", "leave no server sample"),
         ("devices=2", "can't fill 4 device classes"),
+        ("data.guard_samples=0", "needs data.guard_samples"),
+        ("exchange.active=21", "asks 21 of 20 devices"),
         ("exchange.uplink=float8", "exchange.uplink"),
     ],
 )
@@ -42,6 +44,23 @@ def test_a_bad_change_is_one_line_that_says_what_is_wrong(change: str, reason: s
     with pytest.raises(ConfigError, match=reason) as caught:
         load_scenario("digits", [change])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["fedgen-mnist", "one-class-mnist"])
+def test_the_scenarios_without_a_teacher_have_one_device_class_and_load_what_they_name(
+    name: str, tmp_path: Path
+) -> None:
+    scenario = load_scenario(name, ["partition.alpha=0.05"])
+    assert scenario.teacher is None
+    assert len(scenario.device_classes) == 1
+    validate(scenario)
+    (tmp_path / "config.toml").write_text(dump(scenario))
+    assert load_scenario(str(tmp_path / "config.toml")) == scenario
+
+
+def test_server_labels_without_a_teacher_are_refused() -> None:
+    with pytest.raises(ConfigError, match="of no use without a teacher"):
+        load_scenario("fedgen-mnist", ["data.server_samples=100"])
 
 
 def test_an_unknown_scenario_is_answered_with_the_nearest_one() -> None:
@@ -87,7 +106,7 @@ def test_top_k_of_all_classes_is_refused_before_the_run() -> None:
 
 
 def test_references_in_a_users_scenario_file_are_seen_from_its_folder(tmp_path: Path) -> None:
-    scenario = load_scenario("digits").model_dump()
+    scenario = load_scenario("digits").model_dump(exclude_none=True)
     import tomli_w
 
     scenario["task"] = "mine.py:task"

@@ -13,6 +13,7 @@ from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, an
 from fedstill.flower.adapter import serialize
 from fedstill.flower.messages import unpack_requests
 from fedstill.packet import Context as Shared
+from fedstill.participation import participants
 from fedstill.rounds import RoundReplies
 from fedstill.soft_labels import Floats, soft_labels
 from simulations.engines.local import LocalGrid
@@ -215,6 +216,40 @@ def test_labels_that_last_are_not_asked_for_again_by_the_default_strategy() -> N
     result = strategy.start(LocalGrid(app, 1, {}), num_rounds=6)
     assert asked == [30, 0, 0, 30, 0, 0]
     assert dict(result.train_metrics_clientapp[2]) == {"answers": 1.0, "covered": 1.0}
+
+
+def test_a_round_asks_only_the_active_devices_and_all_in_turn_catch_up() -> None:
+    asked: list[int] = []
+
+    def noting(device: int, request: bytes) -> DeviceAnswer:
+        asked.append(device)
+        return good(device, request)
+
+    seen: list[RoundReplies] = []
+    exchange = ServerExchange(SHARED, per_round=10, rounds=4)
+    strategy = FederatedDistillation(
+        exchange, keep_in(seen), RoundPolicy(6, 1.0, timeout=1, active=3, seed=SHARED.seed)
+    )
+    strategy.start(LocalGrid(hosts(noting), 3, {}), num_rounds=4)
+    assert [len(replies.votes) for replies in seen] == [3] * 4
+    assert all(not replies.refused for replies in seen)
+    assert len(asked) == 12
+    assert len(set(asked)) > 3
+    assert {tuple(replies.votes) for replies in seen} == {
+        tuple(participants(SHARED.seed, number, range(6), 3)) for number in range(1, 5)
+    }
+
+
+def test_the_quorum_is_a_share_of_the_asked_devices() -> None:
+    first = participants(SHARED.seed, 1, range(6), 2)[0]
+
+    def one_breaks(device: int, request: bytes) -> DeviceAnswer:
+        return DeviceAnswer(b"", {}, "broken") if device == first else good(device, request)
+
+    policy = RoundPolicy(6, 1.0, timeout=1, active=2, seed=SHARED.seed)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in([]), policy)
+    with pytest.raises(QuorumError, match="1 usable answers from 2 devices, the quorum is 2"):
+        strategy.start(LocalGrid(hosts(one_breaks), 3, {}), num_rounds=1)
 
 
 def test_start_resumes_at_its_first_round() -> None:

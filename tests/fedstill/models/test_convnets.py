@@ -3,7 +3,8 @@ import torch
 
 from fedstill.errors import ConfigError
 from fedstill.learning import build, parameters
-from fedstill.models import ARCHITECTURES, architecture
+from fedstill.models import architecture
+from fedstill.models.convnets import ARCHITECTURES
 from fedstill.tasks import Arrays, Task
 
 
