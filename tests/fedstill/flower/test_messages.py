@@ -1,7 +1,16 @@
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedstill.flower.messages import pack_answers, pack_requests, packet_bytes, unpack_answers, unpack_requests
+from fedstill.flower.messages import (
+    PACKETS,
+    WEIGHTS,
+    pack_answers,
+    pack_requests,
+    packet_bytes,
+    record_of,
+    unpack_answers,
+    unpack_requests,
+)
 from fedstill.rounds import DeviceAnswer
 
 
@@ -18,6 +27,18 @@ def test_answers_survive_packing_with_metrics_and_refusals() -> None:
         9: DeviceAnswer(b"", {}, "stale cache", held_version=3),
     }
     assert unpack_answers(pack_answers(answers)) == answers
+
+
+def test_weights_lie_in_a_record_of_their_own_which_a_reader_of_packets_does_not_open() -> None:
+    requests, answers = {0: b"model"}, {0: DeviceAnswer(b"model", {})}
+    content = pack_requests(requests, WEIGHTS)
+    assert (record_of(content), record_of(pack_requests(requests))) == (WEIGHTS, PACKETS)
+    assert PACKETS not in content
+    assert unpack_requests(content) == requests
+    assert packet_bytes(content) == len(b"model")
+    reply = pack_answers(answers, WEIGHTS)
+    assert unpack_answers(reply, WEIGHTS) == answers
+    assert unpack_answers(reply) == {}
 
 
 def test_no_message_of_ours_has_an_array_record() -> None:
