@@ -5,7 +5,7 @@ import numpy as np
 from fedstill.consensus.votes import Consensus, Votes
 
 DOUBT = 0.1  # weight of a voter who holds every class and never supports one
-MARGIN = 0.5  # by which the best class's support must exceed all others' together
+MARGIN = 0.3  # by which the best class's support must exceed all others' together
 
 
 def density_experts(votes: Votes) -> Consensus:
