@@ -19,7 +19,7 @@ from fedstill.cache import LabelCache
 from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request
 from fedstill.files import write_atomic
-from fedstill.learning import accuracy, build, fit, predict, state_of
+from fedstill.learning import Anchor, accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
@@ -112,8 +112,9 @@ class Device:
         except PacketError as error:
             return DeviceAnswer(b"", {}, str(error), cache.version)
         model = self._model(stored)
-        self._digest(model, task)
-        revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
+        consensus = self._digest(model, task)
+        seed = self._seed("revisit", task.round_number)
+        revisit(model, self.data, self.task, self.settings, seed, consensus)
         content = close_task(self.context, task, self._labels(model, task), self.uplink)
         answer = DeviceAnswer(content, self._evaluate(model, task))
         self._save(_State(task.round_number, state_of(model), task.cache, answer))
@@ -139,16 +140,18 @@ class Device:
         """
         return np.setdiff1d(task.cache.known, task.predict)
 
-    def _digest(self, model: nn.Module, task: RoundTask) -> None:
-        """Learn the consensus about the proxy samples that have one."""
+    def _digest(self, model: nn.Module, task: RoundTask) -> Anchor | None:
+        """Learn the consensus about the proxy samples that have one; return it as what a revisit holds on to."""
         ids = self._digestible(task)
         if len(ids) == 0:
-            return
+            return None
         loss = partial(kd_from_probabilities, temperature=self._temperature(task))
         labels = torch.from_numpy(task.cache.labels[ids])
         settings = self.settings.first_digest if task.cache.version == 1 else self.settings.digest
         how = settings.of(len(ids))
-        fit(model, self.data.proxy[ids], labels, self.task, how, loss, self._seed("digest", task.round_number))
+        images = self.data.proxy[ids]
+        fit(model, images, labels, self.task, how, loss, self._seed("digest", task.round_number))
+        return Anchor(images, labels, loss, self.settings.anchor_weight) if self.settings.anchor_weight else None
 
     def _labels(self, model: nn.Module, task: RoundTask) -> SoftLabels:
         probabilities = predict(model, self.data.proxy[task.predict], self.task)
@@ -197,10 +200,17 @@ class Device:
             path.unlink()
 
 
-def revisit(model: nn.Module, data: DeviceData, task: Task, settings: DeviceSettings, seed: int) -> None:
-    """Train `model` on a device's private data for one round: what local-only training repeats as well."""
+def revisit(
+    model: nn.Module,
+    data: DeviceData,
+    task: Task,
+    settings: DeviceSettings,
+    seed: int,
+    consensus: Anchor | None = None,
+) -> None:
+    """Train `model` on a device's private data for one round: what local-only training repeats, without a consensus."""
     counts = np.bincount(data.labels, minlength=task.classes) / len(data.labels)
     log_prior = torch.from_numpy(np.log(np.maximum(counts, settings.prior_floor)).astype(np.float32))
     loss = partial(logit_adjusted, log_prior=log_prior, tau=settings.logit_adjustment)
     how = settings.revisit.of(len(data.labels))
-    fit(model, data.images, torch.from_numpy(np.array(data.labels)), task, how, loss, seed)
+    fit(model, data.images, torch.from_numpy(np.array(data.labels)), task, how, loss, seed, consensus)
