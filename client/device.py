@@ -26,7 +26,7 @@ from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.files import write_atomic
 from fedstill.fit import Fit
-from fedstill.learning import accuracy, build, fit, predict, state_of
+from fedstill.learning import Anchor, accuracy, build, fit, predict, state_of
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
 from fedstill.rng import stream, torch_seed
@@ -150,10 +150,11 @@ class Device:
     def _learn(self, model: nn.Module, task: RoundTask, first: bool) -> dict[str, float]:
         """Digest, then revisit; with a certainty by background both are one fit. Return the work that it was."""
         if self.settings.certainty == "none":
-            fits = self._digest(model, task)
-            revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number))
-            fits.append(self.settings.revisit.of(len(self.data.labels)))
-            return work_of(fits)
+            fits, consensus = self._digest(model, task)
+            revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number), consensus)
+            digested = work_of(fits)
+            revisited = work_of([self.settings.revisit.of(len(self.data.labels))], batches=2 if consensus else 1)
+            return {key: digested[key] + revisited[key] for key in digested}
         private = (self.data.images, self.data.labels)
         how = (self.settings.first_digest if first else self.settings.revisit).of(len(self.data.labels))
         others = np.setdiff1d(np.arange(len(self.data.proxy)), task.predict)
@@ -184,17 +185,19 @@ class Device:
         """
         return np.setdiff1d(task.usable, task.predict)
 
-    def _digest(self, model: nn.Module, task: RoundTask) -> list[Fit]:
-        """Learn the consensus about the proxy samples that have one."""
+    def _digest(self, model: nn.Module, task: RoundTask) -> tuple[list[Fit], Anchor | None]:
+        """Learn the consensus about the proxy samples that have one; return the fit, and what a revisit holds on to."""
         ids = self._digestible(task)
         if len(ids) == 0 or self.settings.digest is None:
-            return []
+            return [], None
         loss = partial(kd_from_probabilities, temperature=self._temperature(task))
         labels = torch.from_numpy(task.cache.labels[ids])
         settings = self.settings.first_digest if task.cache.version == 1 else self.settings.digest
         how = settings.of(len(ids))
-        fit(model, self.data.proxy[ids], labels, self.task, how, loss, self._seed("digest", task.round_number))
-        return [how]
+        images = self.data.proxy[ids]
+        fit(model, images, labels, self.task, how, loss, self._seed("digest", task.round_number))
+        weight = self.settings.anchor_weight
+        return [how], Anchor(images, labels, loss, weight) if weight else None
 
     def _labels(self, model: nn.Module, task: RoundTask) -> SoftLabels:
         images = self.data.proxy[task.predict]
@@ -277,10 +280,17 @@ def work_of(fits: list[Fit], batches: int = 1) -> dict[str, float]:
     }
 
 
-def revisit(model: nn.Module, data: DeviceData, task: Task, settings: DeviceSettings, seed: int) -> None:
-    """Train `model` on a device's private data for one round: what local-only training repeats as well."""
+def revisit(
+    model: nn.Module,
+    data: DeviceData,
+    task: Task,
+    settings: DeviceSettings,
+    seed: int,
+    consensus: Anchor | None = None,
+) -> None:
+    """Train `model` on a device's private data for one round: what local-only training repeats, without a consensus."""
     counts = np.bincount(data.labels, minlength=task.classes) / len(data.labels)
     log_prior = torch.from_numpy(np.log(np.maximum(counts, settings.prior_floor)).astype(np.float32))
     loss = partial(logit_adjusted, log_prior=log_prior, tau=settings.logit_adjustment)
     how = settings.revisit.of(len(data.labels))
-    fit(model, data.images, torch.from_numpy(np.array(data.labels)), task, how, loss, seed)
+    fit(model, data.images, torch.from_numpy(np.array(data.labels)), task, how, loss, seed, consensus)

@@ -119,6 +119,9 @@ class DeviceSettings(Settings):
     that learns the consensus in the revisit."""
     revisit: FitSettings
     """Training on private data."""
+    anchor_weight: float = Field(default=0.0, ge=0)
+    """Weight of the digest's loss in each step of the revisit, on as many proxy samples: a device that takes many
+    private steps forgets less of the consensus so; 0: private samples alone."""
     temperature: TemperatureSettings = TemperatureSettings()
     """T of the digest."""
     logit_adjustment: float = Field(default=1.0, ge=0)
@@ -144,6 +147,8 @@ class TeacherSettings(Settings):
     """Supervised training on the server's labelled samples before the first round."""
     update: FitSettings
     """Distillation from the consensus in each round."""
+    temperature: float = Field(default=1.0, gt=0)
+    """T of an update's distillation."""
     labelled_weight: float = Field(default=0.5, ge=0, le=1)
     """Weight of the labelled samples' cross-entropy in an update."""
     guard_tolerance: float = Field(default=0.0, ge=0, le=1)

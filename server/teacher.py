@@ -71,7 +71,7 @@ def update(
     model.load_state_dict(state)
     before = accuracy(model, *guard, task)
     weight = settings.labelled_weight
-    distil = partial(kd_from_probabilities, temperature=1.0)
+    distil = partial(kd_from_probabilities, temperature=settings.temperature)
     fit(
         model,
         proxy[0],

@@ -141,6 +141,21 @@ def test_the_digest_leaves_out_the_samples_that_the_round_asks_about(
     assert fitted == [len(shelf.proxy) - asked, len(shelf.of_device(0).labels)]
 
 
+def test_an_anchored_revisit_forgets_less_of_the_consensus(small: Scenario, shelf: Shelf, tmp_path: Path) -> None:
+    revisit = small.device.revisit.model_copy(update={"min_steps": 60})
+    divergence = {}
+    for weight in (0.0, 2.0):
+        changes = {"revisit": revisit, "anchor_weight": weight, "logit_adjustment": 0.0}
+        scenario = small.model_copy(update={"device": small.device.model_copy(update=changes)})
+        exchange = server_of(scenario, shelf)
+        answer = device(scenario, shelf, tmp_path / str(weight)).answer(exchange.request(0, 1))
+        labels = decode(exchange.context, answer.packet).labels
+        said = np.maximum(labels.probabilities, 1e-6)
+        average = exchange.cache.labels.mean(axis=0)
+        divergence[weight] = float((average * np.log(average / said.mean(axis=0))).sum())
+    assert divergence[2.0] < divergence[0.0]
+
+
 def test_private_samples_never_enter_the_devices_state_file(small: Scenario, shelf: Shelf, tmp_path: Path) -> None:
     exchange = server_of(small, shelf)
     device(small, shelf, tmp_path / "d").answer(exchange.request(0, 1))

@@ -42,6 +42,13 @@ def test_a_bad_consensus_is_rolled_back_to_the_old_teacher(initial: dict[str, to
     assert all(torch.equal(outcome.state[name], initial[name]) for name in initial)
 
 
+def test_the_temperature_of_an_update_changes_what_is_learned(initial: dict[str, torch.Tensor]) -> None:
+    right = consensus(ARRAYS.train_labels[300:600]) * 0.9 + 0.01
+    hot = SETTINGS.model_copy(update={"temperature": 4.0})
+    outcomes = [update(TASK, how, initial, (PROXY, right), LABELLED, GUARD, seed=1) for how in (SETTINGS, hot)]
+    assert any(not torch.equal(outcomes[0].state[name], outcomes[1].state[name]) for name in initial)
+
+
 def test_training_is_repeatable(initial: dict[str, torch.Tensor]) -> None:
     again = train_initial(TASK, SETTINGS, *LABELLED, seed=0)
     assert all(torch.equal(again[name], initial[name]) for name in initial)
