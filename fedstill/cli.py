@@ -50,7 +50,9 @@ def main() -> None:
         os.environ.setdefault(name, value)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job of a script
         signal.signal(signal.SIGINT, _stop)
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    entries = importlib.metadata.entry_points(group=GROUP)
+    # A command loads its own room alone, so that a device never needs what only the others' commands import.
+    for entry in [entry for entry in entries if entry.name in sys.argv[1:2]] or entries:
         entry.load()(app)
     try:
         app(standalone_mode=False)

@@ -14,6 +14,7 @@ from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_json
 from fedstill.workers import default_workers
 from server.app import app as server_app
+from server.release.keys import default_folder, open_keys
 from simulations.engines.local import run_local
 from simulations.report import write_seeds_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, check_resumable, write_config
@@ -33,13 +34,14 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-def _run(out: Path, engine: Engine, hosts: int, workers: int) -> None:
+def _run(out: Path, engine: Engine, hosts: int, workers: int, keys: Path) -> None:
     """Run a scenario whose configuration lies in `out` already."""
     run_config: dict[str, bool | float | int | str] = {
         "scenario": str(out / CONFIG),
         "out": str(out),
         "engine": engine.value,
         "workers": workers,
+        "keys": str(keys),
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
@@ -52,11 +54,12 @@ def _run(out: Path, engine: Engine, hosts: int, workers: int) -> None:
     run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1})
 
 
-def _prepare(scenario: Scenario, out: Path) -> None:
+def _prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
     """Check everything that can be wrong with a new run before anything is written, then begin its folder."""
     check_new(out)
     validate(scenario)
     files = split(scenario)
+    open_keys(keys or default_folder())
     with Claim(out):
         write_config(out, dump(scenario))  # first: from here on the run can be resumed
         open_shelf(out / "assets", scenario, files)
@@ -103,6 +106,9 @@ def simulate(
         int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last round.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
@@ -122,8 +128,11 @@ def simulate(
         if changed:
             raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
     changes = _changes(assignments or [], data_dir, seed, rounds, devices)
+    key_folder = (keys or default_folder()).resolve()
     if seeds is not None:
-        _several(scenario, _seed_list(seeds), changes, out, resume, console, (engine, used_hosts, used_workers))
+        _several(
+            scenario, _seed_list(seeds), changes, out, resume, console, (engine, used_hosts, used_workers, key_folder)
+        )
         return
     if resume:
         assert out is not None
@@ -135,8 +144,8 @@ def simulate(
     else:
         loaded = load_scenario(scenario, changes)
         folder = (out or _default_folder(loaded.name)).resolve()
-        _prepare(loaded, folder)
-    _run(folder, engine, used_hosts, used_workers)
+        _prepare(loaded, folder, key_folder)
+    _run(folder, engine, used_hosts, used_workers, key_folder)
 
 
 def _default_folder(name: str) -> Path:
@@ -150,7 +159,7 @@ def _several(
     out: Path | None,
     resume: bool,
     console: Console,
-    how: tuple[Engine, int, int],
+    how: tuple[Engine, int, int, Path],
 ) -> None:
     """Run one scenario with several seeds, and combine their summaries."""
     first = load_scenario(scenario, [*changes, f"seed={seeds[0]}"])
@@ -164,7 +173,7 @@ def _several(
     for seed in seeds:
         own = folder / f"seed-{seed}"
         if not (own / CONFIG).exists():
-            _prepare(load_scenario(scenario, [*changes, f"seed={seed}"]), own)
+            _prepare(load_scenario(scenario, [*changes, f"seed={seed}"]), own, how[-1])
         if not (own / SUMMARY).exists():
             _run(own, *how)
         summaries.append(json.loads((own / SUMMARY).read_text()))

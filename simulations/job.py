@@ -1,8 +1,10 @@
 """The job of a simulated run: what the ServerApp does from nothing to quantized students and a report."""
 
 import json
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,24 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 from rich.console import Console
 
+from fedstill.device_classes import Budget, budget_of
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.learning import State
+from fedstill.release.manifest import Parent
 from fedstill.tasks import load_task
 from fedstill.workers import close, unordered, use_one_thread
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
+from server.release.keys import open_keys
+from server.release.sign import sign_folder
 from server.release.student import Released, release
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
 from simulations.references import references
 from simulations.report import write_report
-from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, write_config
+from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, commit, write_config
 from simulations.scenario import dump
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
@@ -61,6 +67,7 @@ def run(grid: Grid, context: Context) -> None:
 def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
     started = time.monotonic()
     scenario = setup.scenario
+    open_keys(setup.keys)  # a folder that can't hold keys ends the run now, not after the training
     shelf = open_shelf(setup.assets, scenario)
     plan = plan_of(setup)
     federation = _federate(grid, setup, shelf, plan, progress)
@@ -129,14 +136,27 @@ def _release(
     calls = []
     for name in names:
         folder = setup.out / "students" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left is no part of the release
+        folder.mkdir(parents=True)
+        budget = budget_of(name, setup.scenario.device_classes[name].budget)
         state = federation.knowledge.students[name]
-        calls.append((plan.task, name, plan.student_of[name], state, calibration, shelf, folder))
+        calls.append((plan.task, name, plan.student_of[name], state, calibration, shelf, folder, budget))
     released: dict[str, Released] = {}
     for place, found in unordered(release_student, calls, setup.workers):
         released[names[place]] = found
         progress.step(len(released))
+    _sign(setup, {name: released[name] for name in names if not released[name].refused})
     return {name: released[name] for name in names}
+
+
+def _sign(setup: Setup, accepted: Mapping[str, Released]) -> None:
+    scenario = setup.scenario
+    parent = Parent(
+        run=setup.out.name, scenario=scenario.name, seed=scenario.seed, rounds=scenario.rounds, commit=commit()
+    )
+    keys = open_keys(setup.keys)
+    for name, facts in accepted.items():
+        sign_folder(setup.out / "students" / name, facts.description, parent, keys)
 
 
 def release_student(
@@ -147,6 +167,8 @@ def release_student(
     calibration: np.ndarray,
     shelf: Shelf,
     folder: Path,
+    budget: Budget,
 ) -> Released:
-    """Release one class student; runs in a worker."""
-    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)
+    """Export, quantize and verify one class student; runs in a worker."""
+    test = (shelf.test.images, shelf.test.labels)
+    return release(task, name, student, state, calibration, test, folder, budget)

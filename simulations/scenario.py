@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedstill.config import Settings, override, parse, read_toml
+from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError
 from fedstill.loading import nearest
 from fedstill.settings import (
@@ -55,6 +56,13 @@ class DeviceClassSettings(Settings):
     """Architecture of its student, built-in or `file.py:object`."""
     share: float = Field(default=1.0, gt=0)
     """Its share of the devices, relative to the other classes."""
+    budget: Budget | None = None
+    """What its release may cost, where that differs from the built-in budget of the class's name."""
+
+    @model_serializer(mode="wrap")
+    def _set_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """TOML has no null: a class without a budget of its own has no such key."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class CentralSettings(Settings):

@@ -64,6 +64,8 @@ def summarize(
             # FedAvg sends all parameters and buffers up and down once a round, as float32.
             "fedavg_bytes_per_round": 2 * FLOAT_BYTES * state_values(known, name),
             "artifact": f"students/{name}/{INT8_FILE}",
+            "refused": facts.refused,
+            "robustness": facts.robustness,
         }
     return {
         "scenario": scenario.name,

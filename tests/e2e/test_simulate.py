@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import onnxruntime as ort
 import psutil
 import pytest
 
+from fedstill.release.manifest import MANIFEST
+from fedstill.release.selftest import self_test
+from fedstill.release.verify import METADATA, verify_folder
+from server.release.keys import default_folder, open_keys
 from server.release.runtime import logits
 from simulations.sources import DIGITS, load_digits
 
@@ -78,7 +83,13 @@ def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> No
             if key.startswith("accuracy"):
                 assert 0 <= value <= 1
         folder = reference / "students" / name
-        assert {path.name for path in folder.iterdir()} == {"student.onnx", "student.fp32.onnx", "manifest.json"}
+        models = {"student.onnx", "student.fp32.onnx"}
+        assert {path.name for path in folder.iterdir()} == {*models, MANIFEST, *METADATA}
+        assert facts["refused"] == []
+        manifest, _ = verify_folder(folder, open_keys(default_folder()).trust, datetime.now(UTC))
+        assert manifest.device_class == name
+        for model in models:
+            self_test(folder, manifest, model)
     assert len((reference / "rounds.jsonl").read_text().splitlines()) == 2
 
 
