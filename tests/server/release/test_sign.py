@@ -1,6 +1,5 @@
 """Signing and verification: whatever is changed in a release, it is refused."""
 
-import base64
 import json
 import random
 import shutil
@@ -11,64 +10,15 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import ConfigError, ReleaseError
-from fedstill.release.manifest import (
-    FLOAT_FILE,
-    INT8_FILE,
-    MANIFEST,
-    Description,
-    Expected,
-    File,
-    Input,
-    Normalization,
-    Output,
-    Parent,
-    Runtime,
-    SelfTest,
-)
+from fedstill.release.manifest import FLOAT_FILE, INT8_FILE, MANIFEST, Description, Parent
 from fedstill.release.trust import Trust
-from fedstill.release.verify import METADATA, TARGETS, TIMESTAMP, digest, verify_folder
+from fedstill.release.verify import METADATA, TARGETS, TIMESTAMP, verify_folder
 from server.release.keys import Keys, open_keys
 from server.release.sign import sign_again, sign_folder
 
+Make = Callable[..., Path]
 NOW = datetime.now(UTC)
 PARENT = Parent(run="run", scenario="digits", seed=0, rounds=1)
-
-
-def describe(folder: Path, device_class: str = "pi5") -> Description:
-    files = {}
-    for name in (INT8_FILE, FLOAT_FILE):
-        length, sha256 = digest(folder / name)
-        files[name] = File(format="", bytes=length, sha256=sha256)
-    return Description(
-        device_class=device_class,
-        task="digits",
-        student="tiny",
-        label_names=("a", "b"),
-        input=Input(
-            name="image",
-            shape=("batch", 1, 1, 1),
-            type="float32",
-            normalization=Normalization(scale=1 / 255, mean=(0.5,), std=(0.5,)),
-        ),
-        output=Output(name="logits", shape=("batch", 2), type="float32"),
-        artifact=INT8_FILE,
-        files=files,
-        runtime=Runtime(onnxruntime_minimum="1.20", onnxruntime="1.31.1", opset=20, ir_version=10),
-        self_test=SelfTest(
-            images=base64.b64encode(b"x").decode(),
-            shape=(1, 1, 1, 1),
-            expected={INT8_FILE: Expected(exact=True, logits=((0.0, 1.0),))},
-        ),
-        metrics={},
-    )
-
-
-def make(folder: Path, keys: Keys, device_class: str = "pi5", content: bytes = b"model") -> Path:
-    folder.mkdir()
-    (folder / INT8_FILE).write_bytes(content * 300)
-    (folder / FLOAT_FILE).write_bytes(b"float" + content * 900)
-    sign_folder(folder, describe(folder, device_class), PARENT, keys)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +27,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, keys: Keys) -> Path:
+def folder(tmp_path: Path, keys: Keys, make: Make) -> Path:
     return make(tmp_path / "release", keys)
 
 
@@ -86,7 +36,7 @@ def refused(folder: Path, trust: Trust, reason: str | None = None) -> None:
         verify_folder(folder, trust, NOW)
 
 
-def test_a_signed_folder_is_good_and_its_versions_grow(folder: Path, keys: Keys, tmp_path: Path) -> None:
+def test_a_signed_folder_is_good_and_its_versions_grow(folder: Path, keys: Keys, tmp_path: Path, make: Make) -> None:
     manifest, signed = verify_folder(folder, keys.trust, NOW)
     assert {path.name for path in folder.iterdir()} == {INT8_FILE, FLOAT_FILE, MANIFEST, *METADATA}
     assert manifest.version == signed.version == signed.timestamp_version
@@ -157,14 +107,14 @@ def test_a_root_in_the_folder_is_refused_even_the_right_one(folder: Path, keys: 
     refused(folder, keys.trust, "ships no root")
 
 
-def test_a_release_of_other_keys_is_refused(tmp_path: Path, keys: Keys) -> None:
+def test_a_release_of_other_keys_is_refused(tmp_path: Path, keys: Keys, make: Make) -> None:
     other = open_keys(tmp_path / "other")
     made = make(tmp_path / "release", other)
     verify_folder(made, other.trust, NOW)
     refused(made, keys.trust, "does not name for timestamp")
 
 
-def test_any_mix_of_two_releases_is_refused(tmp_path: Path, keys: Keys) -> None:
+def test_any_mix_of_two_releases_is_refused(tmp_path: Path, keys: Keys, make: Make) -> None:
     first, second = make(tmp_path / "a", keys), make(tmp_path / "b", keys, content=b"newer")
     names = [INT8_FILE, FLOAT_FILE, MANIFEST, *METADATA]
     for choice in range(1, 2 ** len(names) - 1):
@@ -175,7 +125,7 @@ def test_any_mix_of_two_releases_is_refused(tmp_path: Path, keys: Keys) -> None:
         refused(mixed, keys.trust)
 
 
-def test_metadata_of_another_class_do_not_pass(tmp_path: Path, keys: Keys) -> None:
+def test_metadata_of_another_class_do_not_pass(tmp_path: Path, keys: Keys, make: Make) -> None:
     first, second = make(tmp_path / "a", keys), make(tmp_path / "b", keys, "mcu")
     shutil.copy(second / TIMESTAMP, first / TIMESTAMP)
     refused(first, keys.trust)
@@ -198,7 +148,7 @@ def test_an_older_version_than_what_is_known_is_a_replay(folder: Path, keys: Key
             verify_folder(folder, keys.trust, NOW, known)
 
 
-def test_a_surplus_signature_that_is_wrong_is_refused(folder: Path, keys: Keys, tmp_path: Path) -> None:
+def test_a_surplus_signature_that_is_wrong_is_refused(folder: Path, keys: Keys, tmp_path: Path, make: Make) -> None:
     other = make(tmp_path / "other", open_keys(tmp_path / "other-keys"))
     content = json.loads((folder / TIMESTAMP).read_text())
     content["signatures"] += json.loads((other / TIMESTAMP).read_text())["signatures"]
@@ -230,7 +180,7 @@ def test_endless_metadata_are_refused(folder: Path, keys: Keys) -> None:
     refused(folder, keys.trust, "longer than")
 
 
-def test_too_few_signatures_are_refused(tmp_path: Path) -> None:
+def test_too_few_signatures_are_refused(tmp_path: Path, make: Make) -> None:
     keys = open_keys(tmp_path / "keys")
     keys.rotate("timestamp", count=2, threshold=2)
     made = make(tmp_path / "release", keys)
@@ -243,7 +193,7 @@ def test_too_few_signatures_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
-def test_what_replaced_keys_signed_is_refused_until_it_is_signed_again(role: str, tmp_path: Path) -> None:
+def test_what_replaced_keys_signed_is_refused_until_it_is_signed_again(role: str, tmp_path: Path, make: Make) -> None:
     keys = open_keys(tmp_path / "keys")
     made = make(tmp_path / "release", keys)
     earlier = keys.trust
@@ -262,7 +212,9 @@ def test_signing_again_does_not_bless_a_changed_model(folder: Path, keys: Keys) 
         sign_again(folder, keys.trust, keys)
 
 
-def test_models_that_changed_since_their_verification_are_not_signed(tmp_path: Path, keys: Keys) -> None:
+def test_models_that_changed_since_their_verification_are_not_signed(
+    tmp_path: Path, keys: Keys, make: Make, describe: Callable[..., Description]
+) -> None:
     made = make(tmp_path / "release", keys)
     description = describe(made)
     (made / INT8_FILE).write_bytes(b"other")
@@ -271,7 +223,7 @@ def test_models_that_changed_since_their_verification_are_not_signed(tmp_path: P
     refused(made, keys.trust, "missing")
 
 
-def test_signing_needs_the_private_keys(tmp_path: Path) -> None:
+def test_signing_needs_the_private_keys(tmp_path: Path, make: Make) -> None:
     keys = open_keys(tmp_path / "keys")
     next(keys.folder.glob("snapshot-*.pem")).unlink()
     with pytest.raises(ConfigError, match="0 of 1 private keys of snapshot"):
