@@ -156,6 +156,7 @@ def _sign(setup: Setup, accepted: Mapping[str, Released]) -> None:
     )
     keys = open_keys(setup.keys)
     for name, facts in accepted.items():
+        assert facts.description is not None  # accepted ones have passed their self-test
         sign_folder(setup.out / "students" / name, facts.description, parent, keys)
 
 

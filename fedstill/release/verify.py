@@ -16,7 +16,7 @@ from tuf.api.metadata import MetaFile, Snapshot, Targets, Timestamp
 
 from fedstill.errors import ReleaseError
 from fedstill.release.manifest import MANIFEST, Manifest, read_manifest
-from fedstill.release.trust import DEVICE_CLASS, Trust
+from fedstill.release.trust import DEVICE_CLASS, MAX_METADATA, Trust
 
 TIMESTAMP, SNAPSHOT, TARGETS = "timestamp.json", "snapshot.json", "targets.json"
 METADATA = (TIMESTAMP, SNAPSHOT, TARGETS)
@@ -135,7 +135,7 @@ def verify_folder(
     for name in METADATA:
         if name not in present:
             raise ReleaseError(f"{name}: missing; this is no signed release")
-    timestamp, snapshot, targets = ((folder / name).read_bytes() for name in METADATA)
+    timestamp, snapshot, targets = (_read(folder / name) for name in METADATA)
     signed = verify_metadata(trust, timestamp, snapshot, targets, now, at_least)
     for name in sorted(present - {*METADATA, *signed.files}):
         raise ReleaseError(f"{name}: not part of the signed release")
@@ -145,6 +145,12 @@ def verify_folder(
         if (folder / name).stat().st_size != expected[0] or digest(folder / name) != expected:
             raise ReleaseError(f"{name}: not the file that was signed")
     return _manifest(folder, signed), signed
+
+
+def _read(path: Path) -> bytes:
+    """Return a metadata file's content, or so much of it that it is refused as too long."""
+    with path.open("rb") as file:
+        return file.read(MAX_METADATA + 1)
 
 
 def _manifest(folder: Path, signed: Signed) -> Manifest:

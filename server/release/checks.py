@@ -45,6 +45,11 @@ def operators(quantized: int, weighted: int) -> Check:
     return Check("int8 operators", f"{quantized} of {weighted}", "all, at least 1", 0 < quantized == weighted)
 
 
+def runs(failure: str) -> Check:
+    """Check that fresh ONNX Runtime processes answered the self-test; `failure` says why one did not."""
+    return Check("self-test", failure or "answered", "an answer of both models", not failure)
+
+
 def accuracy(fp32: float, int8: float, interval: tuple[float, float]) -> Check:
     """Check what quantization cost: refused above `MAX_DROP` where chance does not explain it."""
     low, high = interval

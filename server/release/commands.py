@@ -1,4 +1,4 @@
-"""The `release` commands: keys, verification, signing anew, and the store."""
+"""The `release` commands: keys, verification, signing anew, and the store, which alone needs the server's extras."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +11,6 @@ from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.verify import verify_folder
 from server.release.keys import ROLES, ROOT, Keys, default_folder, open_keys, read_trust
 from server.release.sign import TIMESTAMP_DAYS, sign_again
-from server.release.store import publish as publish_to
-from server.release.store import renew as renew_in
 
 release = typer.Typer(no_args_is_help=True, help="Sign, verify and publish releases.")
 
@@ -59,6 +57,8 @@ def verify(
         manifest, signed = verify_folder(folder, trust, datetime.now(UTC))
     except ReleaseError as error:
         raise _refuse(error) from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
     _say(
         f"good: {manifest.device_class}, version {signed.version}, {manifest.task}, {manifest.student}, "
         f"{len(signed.files)} files, signed under root version {trust.version}"
@@ -87,6 +87,8 @@ def publish(
     keys: KeyFolder = None,
 ) -> None:
     """Copy a release into a store, where it must be newer than what is there."""
+    from server.release.store import publish as publish_to
+
     try:
         signed = publish_to(_release(folder), store, _existing(keys))
     except ReleaseError as error:
@@ -101,6 +103,8 @@ def renew(
     keys: KeyFolder = None,
 ) -> None:
     """Renew the timestamps of a store: say for some more days that what is there is the newest."""
+    from server.release.store import renew as renew_in
+
     try:
         renewed = renew_in(store, _existing(keys), days)
     except ReleaseError as error:

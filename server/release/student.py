@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from fedstill.device_classes import Budget
+from fedstill.errors import ReleaseError
 from fedstill.learning import State, build, parameters
 from fedstill.models import architecture
 from fedstill.release.manifest import (
@@ -61,12 +62,12 @@ class Released:
         latency_ms: likewise, quantized.
         torch_difference: largest relative difference of fp32 logits from torch.
         quantized_operators: operators with int8 weights.
-        peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the quantized file.
+        peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the quantized file; 0: it did not run.
         activation_bytes: most bytes of int8 activations that live at once.
         robustness: accuracy of the quantized file by disturbance and level, on a part of the test set.
         confusion: quantized predictions, rows are true classes `[classes, classes]`.
         checks: what it had to hold.
-        description: its manifest without version and parent.
+        description: its manifest without version and parent; None: there is no self-test to put into it.
     """
 
     parameters: int
@@ -84,7 +85,7 @@ class Released:
     robustness: dict[str, dict[str, float]]
     confusion: list[list[int]]
     checks: list[Check]
-    description: Description
+    description: Description | None
 
     @property
     def refused(self) -> list[str]:
@@ -129,7 +130,6 @@ def release(
 
     Raises:
         ExportError: the student can't be exported at all.
-        ReleaseError: a fresh ONNX Runtime process can't run a model.
     """
     task = load_task(task_name)
     model = build(architecture(student), task, seed=0)
@@ -145,10 +145,11 @@ def release(
     confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
     np.add.at(confusion, (labels, after), 1)
     vectors = calibration[clear_samples(logits(int8.read_bytes(), task, calibration))]
-    answers = {path.name: ask(path, vectors, _normalization(task), PATIENCE) for path in (int8, fp32)}
+    answers, failure = _answers((int8, fp32), vectors, task)
     accuracies = float((before == labels).mean()), float((after == labels).mean())
     interval = paired_interval(before, after, labels)
-    rss, activations = answers[INT8_FILE].peak_rss_bytes, activation_bytes(fp32)
+    rss = answers[INT8_FILE].peak_rss_bytes if INT8_FILE in answers else 0
+    activations = activation_bytes(fp32)
     latency = latency_ms(int8.read_bytes(), task, images[:1])
     measured: dict[str, Any] = {
         "parameters": parameters(model),
@@ -168,6 +169,7 @@ def release(
     found = [
         checks.equality(difference),
         checks.operators(*operators),
+        checks.runs(failure),
         checks.accuracy(*accuracies, interval),
         checks.flash(int8.stat().st_size, budget),
         checks.ram(rss, activations, budget),
@@ -175,8 +177,21 @@ def release(
     ]
     metrics = {**measured, "checks": [asdict(check) for check in found]}
     exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
-    described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, metrics)
+    described = None
+    if not failure:
+        described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, metrics)
     return Released(**measured, confusion=confusion.tolist(), checks=found, description=described)
+
+
+def _answers(models: tuple[Path, ...], vectors: Images, task: Task) -> tuple[dict[str, Answer], str]:
+    """Return what each model answers in a fresh process, and why one does not; empty: all do."""
+    answers: dict[str, Answer] = {}
+    try:
+        for path in models:
+            answers[path.name] = ask(path, vectors, _normalization(task), PATIENCE)
+    except ReleaseError as error:
+        return answers, str(error)
+    return answers, ""
 
 
 def clear_samples(found: Floats) -> Ints:

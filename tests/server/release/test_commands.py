@@ -1,5 +1,8 @@
 """The `release` commands and the store, on small signed folders."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +84,16 @@ def test_wrong_use_is_no_verdict_about_a_release_and_makes_no_keys(
     # The command line turns these into one line and exit code 2.
     assert isinstance(run("verify", *arguments).exception, ConfigError)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_commands_load_without_what_only_the_server_has() -> None:
+    code = (
+        "import sys, server.release.commands;"
+        "print([name for name in ('torch', 'onnx', 'onnxscript', 'fsspec', 'flwr', 'grpc') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
 
 
 def test_keys_shows_makes_and_rotate_replaces_them(tmp_path: Path) -> None:

@@ -91,13 +91,14 @@ def test_only_the_batch_dimension_is_dynamic_and_both_ends_are_float32(released:
 def test_a_student_that_holds_all_checks_is_not_refused(released: tuple[Released, Path]) -> None:
     facts, folder = released
     assert facts.refused == []
-    assert len(facts.checks) == 6
+    assert len(facts.checks) == 7
     assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE}
 
 
 def test_the_description_names_files_input_and_hashes(released: tuple[Released, Path]) -> None:
     facts, folder = released
     described = facts.description
+    assert described is not None
     for name, entry in described.files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry.sha256
     assert described.artifact == INT8_FILE
@@ -107,6 +108,7 @@ def test_the_description_names_files_input_and_hashes(released: tuple[Released, 
 
 def test_the_self_test_holds_proxy_samples_only_and_no_near_tie(released: tuple[Released, Path]) -> None:
     facts, _ = released
+    assert facts.description is not None
     test = facts.description.self_test
     proxy = {image.tobytes() for image in ARRAYS.train_images[600:800]}
     assert all(image.tobytes() in proxy for image in test.pixels())
@@ -115,8 +117,21 @@ def test_the_self_test_holds_proxy_samples_only_and_no_near_tie(released: tuple[
 
 
 def test_only_the_integer_model_must_answer_exactly(released: tuple[Released, Path]) -> None:
+    assert released[0].description is not None
     expected = released[0].description.self_test.expected
     assert (expected[INT8_FILE].exact, expected[FLOAT_FILE].exact) == (True, False)
+
+
+def test_a_model_that_a_fresh_process_cannot_run_is_refused(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.release.student.PATIENCE", 0.01)
+    test = (ARRAYS.test_images[:20], ARRAYS.test_labels[:20])
+    facts = release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:620], test, tmp_path, budget_of("mcu"))
+    assert facts.refused == [
+        "self-test student.onnx: no answer within 0.01 s, allowed an answer of both models",
+    ]
+    assert facts.description is None
 
 
 def test_memory_of_a_fresh_process_is_far_below_one_with_torch(released: tuple[Released, Path]) -> None:
