@@ -55,17 +55,17 @@ def main() -> None:
     for entry in [entry for entry in entries if entry.name in sys.argv[1:2]] or entries:
         entry.load()(app)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what a command ends with on purpose comes back as its result
     except FedstillError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {error}", markup=False)
         sys.exit(2)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,18 @@ def test_verify_trusts_the_installation_and_no_root_in_the_folder(tmp_path: Path
     assert run("verify", folder, "--root", other.folder / "root.json").exit_code == 0
 
 
+def test_the_installed_command_ends_with_0_1_or_2(tmp_path: Path, keys: Keys, make: Make) -> None:
+    folder = make(tmp_path / "release", keys)
+    command = [str(Path(sys.executable).parent / "fedstill"), "release", "verify", "--keys", str(keys.folder)]
+
+    def code(place: Path) -> int:
+        return subprocess.run([*command, str(place)], capture_output=True, timeout=120, check=False).returncode
+
+    assert (code(folder), code(tmp_path / "none")) == (0, 2)
+    (folder / INT8_FILE).write_bytes(b"mod3l")
+    assert code(folder) == 1
+
+
 @pytest.mark.parametrize("wrong", ["folder", "root", "keys", "no root"])
 def test_wrong_use_is_no_verdict_about_a_release_and_makes_no_keys(
     wrong: str, tmp_path: Path, keys: Keys, make: Make
