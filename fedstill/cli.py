@@ -50,20 +50,22 @@ def main() -> None:
         os.environ.setdefault(name, value)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job of a script
         signal.signal(signal.SIGINT, _stop)
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    entries = importlib.metadata.entry_points(group=GROUP)
+    # A command loads its own room alone, so that a device never needs what only the others' commands import.
+    for entry in [entry for entry in entries if entry.name in sys.argv[1:2]] or entries:
         entry.load()(app)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what a command ends with on purpose comes back as its result
     except FedstillError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {error}", markup=False)
         sys.exit(2)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

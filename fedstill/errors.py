@@ -6,6 +6,7 @@ FedstillError           ends a command with exit code 2
 ├── RunFolderError      run folder in use, not resumable, or of another configuration
 ├── QuorumError         fewer usable replies than the round needs
 ├── ExportError         a student that does not survive export or quantization
+├── ReleaseError        a release, a store or a root that is not to be trusted
 └── PacketError         a packet refused; the round goes on without it
     ├── StaleCacheError a packet that does not fit the label cache of its receiver
     └── StaleBaseError  a delta to labels that its receiver does not hold
@@ -34,6 +35,10 @@ class QuorumError(FedstillError):
 
 class ExportError(FedstillError):
     """A student can't be exported, quantized or verified."""
+
+
+class ReleaseError(FedstillError):
+    """A release is refused, with the reason."""
 
 
 class PacketError(FedstillError):

@@ -66,7 +66,7 @@ def _class_row(figures: Figures, name: str) -> list[Cell]:
     fedavg = own(kilobytes, "fedavg_bytes_per_round", exact=True)
     ratio = figures.cell(times, "derived", "fedavg_ratio", name)
     return [
-        Cell(name),
+        _name_cell(figures, name),
         own(count, "devices", exact=True),
         Cell(DASH if student is None else str(student)),
         own(count, "parameters", exact=True),
@@ -81,6 +81,12 @@ def _class_row(figures: Figures, name: str) -> list[Cell]:
         own(kilobytes, "downlink_bytes_per_round"),
         Cell(f"{fedavg.text} {ratio.text}", ratio.spread),
     ]
+
+
+def _name_cell(figures: Figures, name: str) -> Cell:
+    """Return a class's name, and whether its release was refused (in any of several seeds)."""
+    refused = figures.value("derived", "refused", name)
+    return Cell(f"{name} refused", tone="bad") if refused else Cell(name)
 
 
 def gain_cell(figures: Figures, *path: str) -> Cell:
@@ -103,7 +109,9 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
     first, last = line(percent, "teacher", "accuracy_initial"), line(percent, "teacher", "accuracy_final")
     teacher = DASH if figures.value("teacher") is None else f"{first} → {last} % (initial → final)"
     gap = line(percent, "derived", "gap_closed")
+    reasons = [(name, figures.value("device_classes", name, "refused") or []) for name in figures.classes]
     return [
+        *((f"{name} refused", "; ".join(found)) for name, found in reasons if found),
         ("teacher", teacher),
         ("central ceiling", f"{line(percent, 'central', 'accuracy')} %"),
         ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),

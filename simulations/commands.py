@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.workers import default_workers
+from server.release.keys import default_folder as default_keys
 from simulations.launch import Engine, How, launch, launch_seeds, prepare
 from simulations.methods import OWN, load_method
 from simulations.run_folder import SUMMARY, check_new, check_resumable
@@ -65,6 +66,9 @@ def simulate(
         int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last round.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
@@ -74,7 +78,8 @@ def simulate(
     console = Console()
     cores = default_workers()
     used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
-    how = How(engine, used_hosts, workers if workers is not None else cores)
+    key_folder = (keys or default_keys()).resolve()
+    how = How(engine, used_hosts, workers if workers is not None else cores, keys=key_folder)
     if seed is not None and seeds is not None:
         raise ConfigError("--seed and --seeds exclude each other")
     if resume:
@@ -97,7 +102,7 @@ def simulate(
     else:
         loaded = load_method(scenario, method, changes)
         folder = (out or default_folder(loaded.name)).resolve()
-        prepare(loaded, folder)
+        prepare(loaded, folder, key_folder)
     launch(folder, how)
 
 

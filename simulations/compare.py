@@ -13,6 +13,8 @@ from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic
 from fedstill.workers import default_workers
+from server.release.keys import default_folder as default_keys
+from server.release.keys import open_keys
 from simulations.commands import changes_of, default_folder, seed_list
 from simulations.comparison import Entry, print_comparison, write_comparison
 from simulations.launch import SEEDS, Engine, How, launch_seeds
@@ -42,7 +44,7 @@ class ComparePlan(Settings):
         return load_method(self.scenario, method, [*self.changes, f"seed={seed}"])
 
 
-def _check(plan: ComparePlan) -> None:
+def _check(plan: ComparePlan, keys: Path) -> None:
     """Check all that can be wrong with the runs of a plan, before anything is written."""
     repeated = sorted({name for name in plan.methods if plan.methods.count(name) > 1})
     if repeated:
@@ -51,6 +53,7 @@ def _check(plan: ComparePlan) -> None:
     for scenario in loaded:
         validate(scenario)
     split(loaded[0])
+    open_keys(keys)
 
 
 def _resumed(out: Path, names: list[str]) -> ComparePlan:
@@ -97,6 +100,9 @@ def compare(
         int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the comparison in --out; METHODs named are added to it.")
     ] = False,
@@ -108,7 +114,8 @@ def compare(
     console = Console()
     cores = default_workers()
     used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
-    how = How(engine, used_hosts, workers if workers is not None else cores, table=False)
+    key_folder = (keys or default_keys()).resolve()
+    how = How(engine, used_hosts, workers if workers is not None else cores, table=False, keys=key_folder)
     changes = changes_of(assignments or [], data_dir, None, rounds, devices)
     if resume:
         if out is None:
@@ -117,7 +124,7 @@ def compare(
             raise ConfigError("--resume takes the configuration of the folder; leave out options that change it")
         folder = out.resolve()
         plan = _resumed(folder, names or [])
-        _check(plan)
+        _check(plan, key_folder)
     else:
         if not names:
             raise ConfigError(f"name the methods to compare: {', '.join(methods())}")
@@ -125,7 +132,7 @@ def compare(
         plan = ComparePlan(scenario=place, methods=names, seeds=seed_list(seeds), changes=tuple(changes))
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
-        _check(plan)
+        _check(plan, key_folder)
     write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump()).encode())
     _run(plan, folder, how, console)
 

@@ -15,6 +15,7 @@ from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
+from server.release.keys import open_keys
 from simulations.baselines import job as baselines
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
@@ -58,6 +59,7 @@ def run(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
+    open_keys(setup.keys)  # a folder that can't hold keys ends the run now, not after the training
     if setup.scenario.method.server:
         baselines.run(grid, setup, progress, memory)
         return

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from client.app import app as client_app
 from fedstill.files import write_json
 from server.app import app as server_app
+from server.release.keys import default_folder, open_keys
 from simulations.engines.local import run_local
 from simulations.report import write_seeds_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
@@ -30,26 +31,29 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class How:
-    """How runs are computed, which changes no result.
+    """How runs are computed and signed, which changes no result.
 
     Attributes:
         engine: how messages reach the hosts.
         hosts: Flower nodes that share the devices.
         workers: processes on this machine.
         table: whether each run prints its table.
+        keys: folder of the keys that sign the releases.
     """
 
     engine: Engine
     hosts: int
     workers: int
     table: bool = True
+    keys: Path = field(default_factory=default_folder)
 
 
-def prepare(scenario: Scenario, out: Path) -> None:
+def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
     """Check everything that can be wrong with a new run before anything is written, then begin its folder."""
     check_new(out)
     validate(scenario)
     files = split(scenario)
+    open_keys(keys or default_folder())
     with Claim(out):
         write_config(out, dump(scenario))  # first: from here on the run can be resumed
         open_shelf(out / "assets", scenario, files)
@@ -63,6 +67,7 @@ def launch(out: Path, how: How) -> None:
         "engine": how.engine.value,
         "workers": how.workers,
         "table": how.table,
+        "keys": str(how.keys),
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
@@ -98,7 +103,7 @@ def launch_seeds(
         if announce is not None and not (own / SUMMARY).exists():
             announce(seed)
         if not (own / CONFIG).exists():
-            prepare(load(seed), own)
+            prepare(load(seed), own, how.keys)
         if not (own / SUMMARY).exists():
             launch(own, how)
         summaries.append(json.loads((own / SUMMARY).read_text()))

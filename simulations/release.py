@@ -1,14 +1,20 @@
-"""The release of a run's class students, in worker processes."""
+"""The release of a run's class students: exported and verified in worker processes, signed where they hold."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from fedstill.device_classes import Budget, budget_of
 from fedstill.learning import State
+from fedstill.release.manifest import Parent
 from fedstill.workers import close, unordered
+from server.release.keys import open_keys
+from server.release.sign import sign_folder
 from server.release.student import Released, release
 from simulations.progress import RunProgress
+from simulations.run_folder import commit
 from simulations.setup import Setup
 from simulations.shelf import Shelf
 
@@ -16,13 +22,16 @@ from simulations.shelf import Shelf
 def release_students(
     setup: Setup, shelf: Shelf, states: Mapping[str, State], progress: RunProgress
 ) -> dict[str, Released]:
-    """Export, quantize and measure the students of device classes, and return what is known of each.
+    """Export, quantize and verify the students of device classes, sign those that are not refused.
 
     Args:
         setup: the run.
         shelf: its data.
         states: the trained students by device class.
         progress: told of each one.
+
+    Returns:
+        What is known of each, refused ones too.
     """
     if not states:
         return {}
@@ -33,15 +42,29 @@ def release_students(
     calls = []
     for name, state in states.items():
         folder = setup.out / "students" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        student = setup.scenario.device_classes[name].student
-        calls.append((setup.scenario.task, name, student, state, calibration, shelf, folder))
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left is no part of the release
+        folder.mkdir(parents=True)
+        kind = setup.scenario.device_classes[name]
+        budget = budget_of(name, kind.budget)
+        calls.append((setup.scenario.task, name, kind.student, state, calibration, shelf, folder, budget))
     names = list(states)
     released: dict[str, Released] = {}
     for place, found in unordered(release_student, calls, setup.workers):
         released[names[place]] = found
         progress.step(len(released))
+    _sign(setup, {name: released[name] for name in names if not released[name].refused})
     return {name: released[name] for name in names}
+
+
+def _sign(setup: Setup, accepted: Mapping[str, Released]) -> None:
+    scenario = setup.scenario
+    parent = Parent(
+        run=setup.out.name, scenario=scenario.name, seed=scenario.seed, rounds=scenario.rounds, commit=commit()
+    )
+    keys = open_keys(setup.keys)
+    for name, facts in accepted.items():
+        assert facts.description is not None  # accepted ones have passed their self-test
+        sign_folder(setup.out / "students" / name, facts.description, parent, keys)
 
 
 def release_student(
@@ -52,6 +75,8 @@ def release_student(
     calibration: np.ndarray,
     shelf: Shelf,
     folder: Path,
+    budget: Budget,
 ) -> Released:
-    """Release one class student; runs in a worker."""
-    return release(task, name, student, state, calibration, (shelf.test.images, shelf.test.labels), folder)
+    """Export, quantize and verify one class student; runs in a worker."""
+    test = (shelf.test.images, shelf.test.labels)
+    return release(task, name, student, state, calibration, test, folder, budget)

@@ -11,11 +11,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fedstill.files import write_atomic
+from server.release.checks import Check
 from simulations.columns import COLUMNS, Column, class_rows, gain_cell, outcome
 from simulations.curves import Rows, accuracy_plot, bytes_plot, entropy_plot
 from simulations.figures import DASH, Cell, Figures, percent, points, seconds, size, times
 from simulations.heatmaps import confusion_plot, partition_plot
 from simulations.page import PAGE
+from simulations.robustness import robustness_plot
 from simulations.run_folder import REPORT
 
 CHECK_COLUMNS = (
@@ -27,6 +29,15 @@ CHECK_COLUMNS = (
     Column("torch difference", "largest relative difference of the fp32 file's logits from torch"),
     Column("int8 operators", "operators with int8 weights"),
     Column("file", "relative to the run folder", text=True),
+)
+
+
+GATE_COLUMNS = (
+    Column("class", "device class", text=True),
+    Column("check", "what was checked", text=True),
+    Column("found", "the figure", text=True),
+    Column("allowed", "its limit, if there is one", text=True),
+    Column("outcome", "whether it holds", text=True),
 )
 
 
@@ -84,13 +95,16 @@ def write_report(
         exchange.append(("Bytes of all packets so far, logarithmic", bytes_plot(rows, summary)))
     if rows[-1]["entropy_after"] is not None:
         exchange.append(("Mean entropy of the soft labels, before and after the consensus", entropy_plot(rows)))
-    confusion = []
+    confusion, robustness = [], []
     if released:
         confusion.append(("Test samples; shades are shares of a true class", confusion_plot(released, label_names)))
+        strengths = "Accuracy of the int8 students on disturbed test samples, by strength"
+        robustness.append((strengths, robustness_plot(released)))
     plots = [
         Group("Accuracy by round", [("On the global test set, by device class", accuracy_plot([rows], summary))]),
         Group("Exchange", exchange),
         Group("Confusion of the released int8 students", confusion),
+        Group("Robustness", robustness),
         Group(
             "Private data",
             [("Samples of each class on each device", partition_plot(partition, labels, label_names))],
@@ -102,6 +116,12 @@ def write_report(
         [_check(name, released[name], figures) for name in figures.classes if name in released],
         "A drop whose interval contains 0 can't be told from none.",
     )
+    gates = Part(
+        "Release checks",
+        GATE_COLUMNS,
+        [_gate(name, check) for name in figures.classes if name in released for check in released[name]["checks"]],
+        "A class that misses one is not released: its models stay in the run folder, without manifest and signature.",
+    )
     refused = [(row["round"], device, reason) for row in rows for device, reason in row["refused"].items()]
     facts = [("scenario", summary["scenario"]), ("seed", summary["seed"]), *_facts(figures)]
     subtitle = f"seed {summary['seed']} · {_fleet(summary)} · {summary['engine']} engine"
@@ -110,7 +130,7 @@ def write_report(
         str(summary["scenario"]),
         subtitle,
         figures,
-        [checks] if released else [],
+        [checks, gates] if released else [],
         [group for group in plots if group.figures],
         refused,
         facts,
@@ -215,3 +235,9 @@ def _check(name: str, found: Mapping[str, Any], figures: Figures) -> list[Cell]:
         Cell(str(found["quantized_operators"])),
         Cell(str(figures.value("device_classes", name, "artifact"))),
     ]
+
+
+def _gate(name: str, check: Check) -> list[Cell]:
+    miss = "refused" if check.refuses else "missed, only reported"
+    outcome_cell = Cell("holds") if check.passed else Cell(miss, tone="bad")
+    return [Cell(name), Cell(check.name), Cell(check.figure), Cell(check.limit or DASH), outcome_cell]

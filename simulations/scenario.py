@@ -8,6 +8,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from fedstill.config import Settings, override, parse, read_toml
+from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError
 from fedstill.loading import nearest
 from fedstill.settings import (
@@ -61,6 +62,8 @@ class DeviceClassSettings(Settings):
     """Encoding of its soft labels; empty: `exchange.uplink`."""
     downlink: OwnEncoding = ""
     """Encoding of the consensus for it; empty: `exchange.downlink`."""
+    budget: Budget | None = None
+    """What its release may cost, where that differs from the built-in budget of the class's name."""
 
 
 class MethodSettings(Settings):

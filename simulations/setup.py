@@ -1,10 +1,11 @@
 """What server and hosts of a simulated run both derive from the run configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from server.release.keys import default_folder
 from simulations.methods import OWN, load_method
 from simulations.scenario import Scenario
 
@@ -18,12 +19,14 @@ class Setup:
         out: the run folder.
         workers: processes that compute devices and class students on a host.
         engine: name of the engine, for the summary.
+        keys: folder of the keys that sign the releases.
     """
 
     scenario: Scenario
     out: Path
     workers: int
     engine: str
+    keys: Path = field(default_factory=default_folder)
 
     @property
     def assets(self) -> Path:
@@ -40,8 +43,8 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
     """Resolve a run configuration.
 
     Args:
-        run_config: keys `scenario`, `method`, `data-dir`, `overrides`, `out`; `fedstill simulate` adds `workers` and
-            `engine`.
+        run_config: keys `scenario`, `method`, `data-dir`, `overrides`, `out`, `keys`; `fedstill simulate` adds
+            `workers` and `engine`.
         run_id: names the run folder when `out` is empty.
     """
     changes = [change for change in str(run_config.get("overrides", "")).split(";") if change.strip()]
@@ -54,4 +57,5 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
         out=Path(out).resolve(),
         workers=int(run_config.get("workers", 1)),
         engine=str(run_config.get("engine", "flwr")),
+        keys=Path(str(run_config.get("keys", "")) or default_folder()).resolve(),
     )

@@ -85,6 +85,8 @@ def summarize(
             # FedAvg sends all parameters and buffers up and down once a round, as float32, to and from those asked.
             "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values * asked / scenario.devices,
             "artifact": f"students/{name}/{INT8_FILE}" if facts else None,
+            "refused": facts.refused if facts else None,
+            "robustness": facts.robustness if facts else None,
         }
     central = [value for key, value in references.items() if key.startswith("central.")]
     initial = {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]}

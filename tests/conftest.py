@@ -1,6 +1,7 @@
 """A scenario small enough to run in seconds, with every part of a real one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def small() -> Scenario:
 def small_options() -> list[str]:
     """Command line options that cut the digits scenario to seconds."""
     return [part for change in SMALL for part in ("--set", change)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep signing keys out of the user's data folder, for fixtures of any scope and the processes they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSTILL_KEYS", str(tmp_path_factory.mktemp("keys") / "own"))
+        yield
 
 
 @pytest.fixture(autouse=True)

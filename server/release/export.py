@@ -15,9 +15,9 @@ from torch import nn
 
 from fedstill.errors import ExportError
 from fedstill.learning import normalize
+from fedstill.release.model import session
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
-from server.release.runtime import session
 
 INPUT, OUTPUT = "image", "logits"
 TOLERANCE = 1e-4  # of ONNX logits against torch's, relative to the largest logit
@@ -84,18 +84,11 @@ def strip(proto: onnx.ModelProto) -> None:
         node.name = f"{node.op_type}_{place}"
 
 
-def check_equal(model: nn.Module, path: Path, task: Task, images: Images) -> float:
-    """Compare the ONNX file with its torch original on real images; return the largest relative difference.
-
-    Raises:
-        ExportError: the difference exceeds `TOLERANCE`.
-    """
+def torch_difference(model: nn.Module, path: Path, task: Task, images: Images) -> float:
+    """Return the largest difference of the ONNX file's logits from torch's on real images, relative to the largest."""
     model.eval()
     batch = normalize(images, task)
     with torch.no_grad():
         expected: Floats = model(batch).numpy()
     got = session(path.read_bytes()).run([OUTPUT], {INPUT: batch.numpy()})[0]
-    difference = float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
-    if not difference <= TOLERANCE:
-        raise ExportError(f"{path.name}: logits differ from torch by {difference:.2e}, tolerance {TOLERANCE:.0e}")
-    return difference
+    return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))

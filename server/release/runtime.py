@@ -1,22 +1,13 @@
-"""ONNX Runtime: sessions, predictions and latency of a student."""
+"""ONNX Runtime: predictions and latency of a student."""
 
 import time
 
 import numpy as np
-import onnxruntime as ort
 
 from fedstill.learning import normalize
+from fedstill.release.model import session
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
-
-
-def session(content: bytes) -> ort.InferenceSession:
-    """Open a model on the CPU with one thread: more brought tiny students nothing at batch size one."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def logits(content: bytes, task: Task, images: Images, batch: int = 256) -> Floats:

@@ -1,27 +1,55 @@
-"""The release of a class student: exported, quantized, measured, with a manifest."""
+"""A class student on its way to a release: exported, quantized, measured and checked; signing comes after."""
 
-import hashlib
+import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
-from fedstill.files import write_json
+from fedstill.device_classes import Budget
+from fedstill.errors import ReleaseError
 from fedstill.learning import State, build, parameters
 from fedstill.models import architecture
-from fedstill.soft_labels import Ints
+from fedstill.release.manifest import (
+    FLOAT_FILE,
+    INT8_FILE,
+    MANIFEST,
+    Description,
+    Expected,
+    File,
+    Input,
+    Normalization,
+    Output,
+    Runtime,
+    SelfTest,
+)
+from fedstill.release.selftest import Answer, ask
+from fedstill.release.verify import digest
+from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task, load_task
-from server.release.export import INPUT, OUTPUT, check_equal, export
-from server.release.quantize import quantize
+from server.release import checks
+from server.release.arena import activation_bytes
+from server.release.checks import Check
+from server.release.disturb import DISTURBANCES, disturbed, some
+from server.release.export import INPUT, OUTPUT, export, torch_difference
+from server.release.quantize import all_integer, count_quantized, quantize
 from server.release.runtime import latency_ms, logits
 
-FLOAT_FILE, INT8_FILE, MANIFEST = "student.fp32.onnx", "student.onnx", "manifest.json"
+__all__ = ["FLOAT_FILE", "INT8_FILE", "MANIFEST", "Released", "paired_interval", "release"]
+
+FORMATS = {INT8_FILE: "int8 QDQ, activations u8, weights s8 per channel", FLOAT_FILE: "fp32"}
+# Of opset 20 and IR 10, which the exporter writes, and of what the package itself asks for.
+MINIMUM_RUNTIME = "1.20"
+SELF_TEST_IMAGES = 16
+PATIENCE = 120  # seconds for a fresh process to answer the self-test
 
 
 @dataclass(frozen=True)
 class Released:
-    """What is known of a released student.
+    """What is known of a class student that was verified.
 
     Attributes:
         parameters: trained parameters.
@@ -34,7 +62,12 @@ class Released:
         latency_ms: likewise, quantized.
         torch_difference: largest relative difference of fp32 logits from torch.
         quantized_operators: operators with int8 weights.
+        peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the quantized file; 0: it did not run.
+        activation_bytes: most bytes of int8 activations that live at once.
+        robustness: accuracy of the quantized file by disturbance and level, on a part of the test set.
         confusion: quantized predictions, rows are true classes `[classes, classes]`.
+        checks: what it had to hold.
+        description: its manifest without version and parent; None: there is no self-test to put into it.
     """
 
     parameters: int
@@ -47,7 +80,17 @@ class Released:
     latency_ms: float
     torch_difference: float
     quantized_operators: int
+    peak_rss_bytes: int
+    activation_bytes: int
+    robustness: dict[str, dict[str, float]]
     confusion: list[list[int]]
+    checks: list[Check]
+    description: Description | None
+
+    @property
+    def refused(self) -> list[str]:
+        """Reasons for which it is not released; none: it may be."""
+        return checks.refusals(self.checks)
 
 
 def paired_interval(before: Ints, after: Ints, labels: Ints) -> tuple[float, float]:
@@ -71,69 +114,158 @@ def release(
     calibration: Images,
     test: tuple[Images, Ints],
     folder: Path,
+    budget: Budget,
 ) -> Released:
-    """Export, quantize and measure a class student into `folder`.
+    """Export, quantize, measure and check a class student; its models lie in `folder` whatever the checks say.
 
     Args:
         task_name: reference of the task.
         device_class: name of the class.
         student: its architecture.
         state: the trained student.
-        calibration: proxy samples for the quantization.
+        calibration: proxy samples for the quantization; the self-test publishes a few of them.
         test: images and labels of the test set.
         folder: where the files go; it exists.
+        budget: what the release may cost.
 
     Raises:
-        ExportError: the student does not survive export or quantization.
+        ExportError: the student can't be exported at all.
     """
     task = load_task(task_name)
     model = build(architecture(student), task, seed=0)
     model.load_state_dict(state)
     fp32, int8 = folder / FLOAT_FILE, folder / INT8_FILE
     export(model, task, fp32)
-    difference = check_equal(model, fp32, task, calibration[:64])
-    operators = quantize(fp32, int8, task, calibration)
+    difference = torch_difference(model, fp32, task, calibration[:64])
+    proto = quantize(fp32, int8, task, calibration)
+    operators = count_quantized(proto)
     images, labels = test
     before = logits(fp32.read_bytes(), task, images).argmax(axis=1)
     after = logits(int8.read_bytes(), task, images).argmax(axis=1)
     confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
     np.add.at(confusion, (labels, after), 1)
-    released = Released(
-        parameters=parameters(model),
-        accuracy_fp32=float((before == labels).mean()),
-        accuracy_int8=float((after == labels).mean()),
-        drop_interval=paired_interval(before, after, labels),
-        onnx_fp32_bytes=fp32.stat().st_size,
-        onnx_bytes=int8.stat().st_size,
-        latency_fp32_ms=latency_ms(fp32.read_bytes(), task, images[:1]),
-        latency_ms=latency_ms(int8.read_bytes(), task, images[:1]),
-        torch_difference=difference,
-        quantized_operators=operators,
-        confusion=confusion.tolist(),
-    )
-    write_json(folder / MANIFEST, _manifest(task, device_class, student, released, folder))
-    return released
-
-
-def _manifest(task: Task, device_class: str, student: str, released: Released, folder: Path) -> dict[str, object]:
-    files = {}
-    for name, kind in ((INT8_FILE, "int8 QDQ, activations u8, weights s8 per channel"), (FLOAT_FILE, "fp32")):
-        content = (folder / name).read_bytes()
-        files[name] = {"format": kind, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return {
-        "device_class": device_class,
-        "task": task.name,
-        "student": student,
-        "label_names": list(task.label_names),
-        "input": {
-            "name": INPUT,
-            "shape": ["batch", *task.input_shape],
-            "type": "float32",
-            "normalization": {"scale": 1 / 255, "mean": list(task.mean), "std": list(task.std)},
-        },
-        "output": {"name": OUTPUT, "shape": ["batch", task.classes], "type": "float32"},
-        "files": files,
-        "artifact": INT8_FILE,
-        "onnxruntime": ort.__version__,
-        "metrics": {key: value for key, value in asdict(released).items() if key != "confusion"},
+    vectors = calibration[clear_samples(logits(int8.read_bytes(), task, calibration))]
+    answers, failure = _answers((int8, fp32), vectors, task)
+    accuracies = float((before == labels).mean()), float((after == labels).mean())
+    interval = paired_interval(before, after, labels)
+    rss = answers[INT8_FILE].peak_rss_bytes if INT8_FILE in answers else 0
+    activations = activation_bytes(fp32)
+    latency = latency_ms(int8.read_bytes(), task, images[:1])
+    measured: dict[str, Any] = {
+        "parameters": parameters(model),
+        "accuracy_fp32": accuracies[0],
+        "accuracy_int8": accuracies[1],
+        "drop_interval": interval,
+        "onnx_fp32_bytes": fp32.stat().st_size,
+        "onnx_bytes": int8.stat().st_size,
+        "latency_fp32_ms": latency_ms(fp32.read_bytes(), task, images[:1]),
+        "latency_ms": latency,
+        "torch_difference": difference,
+        "quantized_operators": operators[0],
+        "peak_rss_bytes": rss,
+        "activation_bytes": activations,
+        "robustness": _robustness(int8.read_bytes(), task, test),
     }
+    found = [
+        checks.equality(difference),
+        checks.operators(*operators),
+        checks.runs(failure),
+        checks.accuracy(*accuracies, interval),
+        checks.flash(int8.stat().st_size, budget),
+        checks.ram(rss, activations, budget),
+        checks.latency(latency, budget, own_device=False),
+    ]
+    metrics = {**measured, "checks": [asdict(check) for check in found]}
+    exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
+    described = None
+    if not failure:
+        described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, metrics)
+    return Released(**measured, confusion=confusion.tolist(), checks=found, description=described)
+
+
+def _answers(models: tuple[Path, ...], vectors: Images, task: Task) -> tuple[dict[str, Answer], str]:
+    """Return what each model answers in a fresh process, and why one does not; empty: all do."""
+    answers: dict[str, Answer] = {}
+    try:
+        for path in models:
+            answers[path.name] = ask(path, vectors, _normalization(task), PATIENCE)
+    except ReleaseError as error:
+        return answers, str(error)
+    return answers, ""
+
+
+def clear_samples(found: Floats) -> Ints:
+    """Return, for each class that is predicted at all, the sample with the widest margin, at most `SELF_TEST_IMAGES`.
+
+    A near tie could fall either way under another rounding, which a self-test must not mistake for a broken model.
+
+    Args:
+        found: logits `[samples, classes]`.
+    """
+    top = np.sort(found, axis=1)
+    margin, predicted = top[:, -1] - top[:, -2], found.argmax(axis=1)
+    rows = [np.flatnonzero(predicted == number) for number in np.unique(predicted)]
+    best = [int(own[margin[own].argmax()]) for own in rows]
+    return np.array(best[:SELF_TEST_IMAGES], dtype=np.int64)
+
+
+def _robustness(content: bytes, task: Task, test: tuple[Images, Ints]) -> dict[str, dict[str, float]]:
+    part = some(len(test[1]))
+    images, labels = np.array(test[0][part]), test[1][part]
+
+    def accuracy(shown: Images) -> float:
+        return float((logits(content, task, shown).argmax(axis=1) == labels).mean())
+
+    clean = accuracy(images)
+    return {
+        name: {"0": clean, **{f"{level:g}": accuracy(disturbed(images, name, level)) for level in levels}}
+        for name, (_, levels) in DISTURBANCES.items()
+    }
+
+
+def _normalization(task: Task) -> Normalization:
+    return Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+
+
+def _describe(
+    task: Task,
+    device_class: str,
+    student: str,
+    folder: Path,
+    proto: onnx.ModelProto,
+    vectors: Images,
+    answers: dict[str, Answer],
+    exact: dict[str, bool],
+    metrics: dict[str, Any],
+) -> Description:
+    files = {}
+    for name, kind in FORMATS.items():
+        length, sha256 = digest(folder / name)
+        files[name] = File(format=kind, bytes=length, sha256=sha256)
+    expected = {
+        name: Expected(exact=exact[name], logits=tuple(map(tuple, answer.logits.tolist())))
+        for name, answer in answers.items()
+    }
+    count, channels, height, width = vectors.shape
+    return Description(
+        device_class=device_class,
+        task=task.name,
+        student=student,
+        label_names=task.label_names,
+        input=Input(name=INPUT, shape=("batch", *task.input_shape), type="float32", normalization=_normalization(task)),
+        output=Output(name=OUTPUT, shape=("batch", task.classes), type="float32"),
+        artifact=INT8_FILE,
+        files=files,
+        runtime=Runtime(
+            onnxruntime_minimum=MINIMUM_RUNTIME,
+            onnxruntime=ort.__version__,
+            opset=next(found.version for found in proto.opset_import if found.domain in ("", "ai.onnx")),
+            ir_version=proto.ir_version,
+        ),
+        self_test=SelfTest(
+            images=base64.b64encode(np.ascontiguousarray(vectors).tobytes()).decode(),
+            shape=(count, channels, height, width),
+            expected=expected,
+        ),
+        metrics=metrics,
+    )

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulations.launch import Engine, How, launch, prepare
+from fedstill.release.verify import verify_folder
+from server.release.keys import open_keys
+from simulations.launch import Engine, How, launch, launch_seeds, prepare
 from simulations.methods import load_method
 
 
@@ -59,3 +62,24 @@ def test_fd_sends_a_vector_per_class_and_releases_nothing(small_options: list[st
         assert facts["accuracy_released"] is None
         assert facts["accuracy_devices"] > 0
     assert not (tmp_path / "run" / "students").exists()
+
+
+def test_what_a_baseline_releases_is_signed_with_the_keys_that_are_named(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    out, keys = tmp_path / "run", tmp_path / "keys"
+    options = [*small_options[1::2], "rounds=1", "device_classes.mcu.budget.flash_bytes=5000"]
+    launch_seeds(
+        lambda seed: load_method("digits", "fedavg", [*options, f"seed={seed}"]),
+        [3],
+        out,
+        How(Engine.local, hosts=1, workers=1, table=False, keys=keys),
+    )
+    classes = json.loads((out / "seed-3" / "summary.json").read_text())["device_classes"]
+    trust = open_keys(keys).trust
+    for name in ("pi5", "pi4", "zero2w"):
+        assert classes[name]["refused"] == []
+        manifest, _ = verify_folder(out / "seed-3" / "students" / name, trust, datetime.now(UTC))
+        assert (manifest.device_class, manifest.version, manifest.parent.seed) == (name, 1, 3)
+    assert "allowed 5 kB" in classes["mcu"]["refused"][0]
+    assert {path.suffix for path in (out / "seed-3" / "students" / "mcu").iterdir()} == {".onnx"}

@@ -103,6 +103,7 @@ def test_a_killed_comparison_resumes_to_the_result_of_an_undisturbed_one_and_tak
         (["fd", "--set", "device.revist.epochs=1"], "did you mean 'revisit'"),
         (["fd", "--seeds", "0,x"], "whole numbers"),
         (["fd", "--resume"], "no comparison to resume"),
+        (["fd", "--keys", "/dev/null/keys"], "name another folder with --keys"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import onnxruntime as ort
 import psutil
 import pytest
 
+from fedstill.release.manifest import MANIFEST
+from fedstill.release.selftest import self_test
+from fedstill.release.verify import METADATA, verify_folder
+from server.release.keys import default_folder, open_keys
 from server.release.runtime import logits
 from simulations.sources import DIGITS, load_digits
 
@@ -78,7 +83,13 @@ def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> No
             if key.startswith("accuracy"):
                 assert 0 <= value <= 1
         folder = reference / "students" / name
-        assert {path.name for path in folder.iterdir()} == {"student.onnx", "student.fp32.onnx", "manifest.json"}
+        models = {"student.onnx", "student.fp32.onnx"}
+        assert {path.name for path in folder.iterdir()} == {*models, MANIFEST, *METADATA}
+        assert facts["refused"] == []
+        manifest, _ = verify_folder(folder, open_keys(default_folder()).trust, datetime.now(UTC))
+        assert manifest.device_class == name
+        for model in models:
+            self_test(folder, manifest, model)
     assert len((reference / "rounds.jsonl").read_text().splitlines()) == 2
 
 
@@ -95,6 +106,35 @@ def test_the_summary_tells_what_the_released_files_do(reference: Path) -> None:
         assert value.type == "tensor(float)"
         one = session.run(None, {value.name: np.zeros((1, 1, 8, 8), np.float32)})[0]
         assert one.dtype == np.float32
+
+
+def test_a_class_that_misses_its_budget_is_refused_and_the_others_are_released(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    budget = ["--set", "device_classes.mcu.budget.flash_bytes=5000"]
+    result = simulate(tmp_path / "run", *small_options, *budget, "--keys", str(tmp_path / "keys"))
+    assert "mcu refused" in result.stdout
+    classes = json.loads((tmp_path / "run" / "summary.json").read_text())["device_classes"]
+    assert {name: len(facts["refused"]) for name, facts in classes.items()} == {
+        "pi5": 0,
+        "pi4": 0,
+        "zero2w": 0,
+        "mcu": 1,
+    }
+    assert "allowed 5 kB" in classes["mcu"]["refused"][0]
+    assert (tmp_path / "run" / classes["mcu"]["artifact"]).is_file()
+    folders = {name: {path.name for path in (tmp_path / "run" / "students" / name).iterdir()} for name in classes}
+    assert folders["mcu"] == {"student.onnx", "student.fp32.onnx"}
+    assert {MANIFEST, *METADATA} < folders["pi5"]
+    command = [*COMMAND[:1], "release", "verify", "--keys", str(tmp_path / "keys")]
+    for name in classes:
+        folder = tmp_path / "run" / "students" / name
+        done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "missing; this is no signed release" in done.stderr) == (
+            (1, True) if name == "mcu" else (0, False)
+        )
+    done = subprocess.run([*command, str(tmp_path / "none")], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, f"fedstill: {tmp_path / 'none'}: no such folder\n")
 
 
 def test_bytes_are_those_of_the_packets_that_each_device_got(reference: Path) -> None:
@@ -234,6 +274,8 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--resume"], "no run to resume"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
         (["--seed", "1", "--seeds", "0,1"], "exclude each other"),
+        (["--keys", "/dev/null/keys"], "name another folder with --keys"),
+        (["--set", "device_classes.mcu.budget.flash_bytes=0"], "device_classes.mcu.budget.flash_bytes"),
     ],
 )
 def test_bad_input_is_one_clear_line_exit_code_2_and_no_folder(wrong: list[str], reason: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.release.checks import Check
 from simulations.curves import series
 from simulations.heatmaps import class_counts
 from simulations.report import write_report, write_seeds_report
@@ -78,6 +79,8 @@ def write(out: Path, content: dict[str, Any] | None = None, lines: list[dict[str
         "quantized_operators": 5,
         "accuracy_fp32": 0.955,
         "accuracy_int8": 0.951,
+        "robustness": {"noise": {"0": 0.95, "0.1": 0.8}, "blur": {"0": 0.95, "0.1": 0.6}},
+        "checks": [Check("flash", "13 kB", "12 kB", False), Check("latency", "1.00 ms", "", True, False)],
     }
     labels = np.array([0, 0, 1, 2, 2, 2], dtype=np.int64)
     partition = [np.array([0, 1, 2]), np.array([3, 4, 5]), np.array([], dtype=np.int64), np.array([2])]
@@ -109,7 +112,7 @@ class Reader(HTMLParser):
 def test_page_loads_nothing_and_holds_all_plots(tmp_path: Path) -> None:
     page = write(tmp_path)
     found = Reader(page)
-    assert found.tags.count("svg") == 5
+    assert found.tags.count("svg") == 6
     assert not {"script", "link", "img", "iframe"} & set(found.tags)
     assert all(place.startswith("#") for place in found.loaded)
     assert "@import" not in page
@@ -139,6 +142,8 @@ def test_headlines_table_check_and_facts_are_shown(tmp_path: Path) -> None:
         "0123abc+dirty",
         "136 18x",
         "812.0 MB",
+        "flash 13 kB 12 kB refused",
+        "latency 1.00 ms — holds",
     ):
         assert expected in text
 

@@ -126,3 +126,14 @@ def test_seeds_show_mean_and_standard_deviation_of_every_measured_number() -> No
     assert "+3.9" in lines[place].split()
     assert lines[place + 1].split().count("±1.4") == 2
     assert "seeds 0, 1" in lines[0]
+
+
+def test_a_refused_class_is_marked_and_its_reasons_are_told() -> None:
+    reasons = ["flash 13 kB, allowed 12 kB", "latency 9.00 ms, allowed 8 ms"]
+    text = shown(summary(refused=reasons), 120)
+    assert re.search(r"^pi5 refused +5 ", text, re.MULTILINE)
+    assert re.search(r"^mcu +5 ", text, re.MULTILINE)
+    assert "pi5 refused       flash 13 kB, allowed 12 kB; latency 9.00 ms, allowed 8 ms" in text
+    both = combine([summary(0, refused=reasons), summary(1, refused=[])])
+    assert "pi5 refused" in shown(both, 120)
+    assert both["derived"]["mean"]["refused"] == {"pi5": 0.5, "mcu": 0.0}

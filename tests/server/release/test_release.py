@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -5,15 +6,16 @@ import onnx
 import pytest
 import torch
 
-from fedstill.errors import ExportError
+from fedstill.device_classes import budget_of
 from fedstill.learning import build, fit, state_of
 from fedstill.models import architecture
 from fedstill.settings import FitSettings
 from fedstill.tasks import load_task
-from server.release.export import check_equal, export, strip
+from server.release import checks
+from server.release.export import export, strip, torch_difference
 from server.release.quantize import count_quantized, quantize
 from server.release.runtime import latency_ms, logits
-from server.release.student import FLOAT_FILE, INT8_FILE, MANIFEST, Released, paired_interval, release
+from server.release.student import FLOAT_FILE, INT8_FILE, Released, paired_interval, release
 from simulations.sources import load_digits
 
 TASK_NAME = "simulations.sources:DIGITS"
@@ -36,7 +38,7 @@ def released(
 ) -> tuple[Released, Path]:
     folder = tmp_path_factory.mktemp("release")
     test = (ARRAYS.test_images, ARRAYS.test_labels)
-    return release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:800], test, folder), folder
+    return release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:800], test, folder, budget_of("mcu")), folder
 
 
 def test_the_fp32_file_equals_torch_and_int8_loses_at_most_a_point(released: tuple[Released, Path]) -> None:
@@ -86,30 +88,74 @@ def test_only_the_batch_dimension_is_dynamic_and_both_ends_are_float32(released:
         assert logits(content, TASK, ARRAYS.test_images[:7], batch=3).shape == (7, 10)
 
 
-def test_the_manifest_names_files_input_and_hashes(released: tuple[Released, Path]) -> None:
-    import hashlib
-    import json
-
+def test_a_student_that_holds_all_checks_is_not_refused(released: tuple[Released, Path]) -> None:
     facts, folder = released
-    manifest = json.loads((folder / MANIFEST).read_text())
-    for name, entry in manifest["files"].items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"]
-    assert manifest["artifact"] == INT8_FILE
-    assert manifest["input"]["shape"] == ["batch", 1, 8, 8]
-    assert manifest["metrics"]["accuracy_int8"] == facts.accuracy_int8
+    assert facts.refused == []
+    assert len(facts.checks) == 7
+    assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE}
 
 
-def test_a_file_that_differs_from_torch_is_refused(
+def test_the_description_names_files_input_and_hashes(released: tuple[Released, Path]) -> None:
+    facts, folder = released
+    described = facts.description
+    assert described is not None
+    for name, entry in described.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry.sha256
+    assert described.artifact == INT8_FILE
+    assert described.input.shape == ("batch", 1, 8, 8)
+    assert described.metrics["accuracy_int8"] == facts.accuracy_int8
+
+
+def test_the_self_test_holds_proxy_samples_only_and_no_near_tie(released: tuple[Released, Path]) -> None:
+    facts, _ = released
+    assert facts.description is not None
+    test = facts.description.self_test
+    proxy = {image.tobytes() for image in ARRAYS.train_images[600:800]}
+    assert all(image.tobytes() in proxy for image in test.pixels())
+    top = np.sort(test.expected[INT8_FILE].values(), axis=1)
+    assert (top[:, -1] - top[:, -2] > 0.1).all()
+
+
+def test_only_the_integer_model_must_answer_exactly(released: tuple[Released, Path]) -> None:
+    assert released[0].description is not None
+    expected = released[0].description.self_test.expected
+    assert (expected[INT8_FILE].exact, expected[FLOAT_FILE].exact) == (True, False)
+
+
+def test_a_model_that_a_fresh_process_cannot_run_is_refused(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.release.student.PATIENCE", 0.01)
+    test = (ARRAYS.test_images[:20], ARRAYS.test_labels[:20])
+    facts = release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:620], test, tmp_path, budget_of("mcu"))
+    assert facts.refused == [
+        "self-test student.onnx: no answer within 0.01 s, allowed an answer of both models",
+    ]
+    assert facts.description is None
+
+
+def test_memory_of_a_fresh_process_is_far_below_one_with_torch(released: tuple[Released, Path]) -> None:
+    assert 20e6 < released[0].peak_rss_bytes < 120e6
+
+
+def test_disturbances_cost_accuracy_and_the_clean_level_is_the_same_for_all(released: tuple[Released, Path]) -> None:
+    curves = released[0].robustness
+    assert set(curves) == {"noise", "brightness", "blur", "occlusion"}
+    assert len({curve["0"] for curve in curves.values()}) == 1
+    assert all(list(curve.values())[-1] < curve["0"] for name, curve in curves.items() if name != "brightness")
+
+
+def test_a_file_that_differs_from_torch_is_told_by_its_difference(
     student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     name, state = student
     model = build(architecture(name), TASK, seed=0)
     model.load_state_dict(state)
     export(model, TASK, tmp_path / "a.onnx")
+    assert checks.equality(torch_difference(model, tmp_path / "a.onnx", TASK, ARRAYS.test_images[:8])).passed
     with torch.no_grad():
         model.head.bias += 1.0  # type: ignore[union-attr,operator]
-    with pytest.raises(ExportError, match="differ from torch"):
-        check_equal(model, tmp_path / "a.onnx", TASK, ARRAYS.test_images[:8])
+    assert not checks.equality(torch_difference(model, tmp_path / "a.onnx", TASK, ARRAYS.test_images[:8])).passed
 
 
 def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
@@ -122,8 +168,9 @@ def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
         [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)],
     )
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), source)
-    with pytest.raises(ExportError, match="0 of 0 operators"):
-        quantize(source, tmp_path / "int8.onnx", TASK, ARRAYS.train_images[:4])
+    proto = quantize(source, tmp_path / "int8.onnx", TASK, ARRAYS.train_images[:4])
+    check = checks.operators(*count_quantized(proto))
+    assert checks.refusals([check]) == ["int8 operators 0 of 0, allowed all, at least 1"]
 
 
 def test_stripping_removes_notes_everywhere() -> None:

@@ -1,0 +1,89 @@
+"""Signing: a folder with verified models becomes a release, its metadata written from the inside out."""
+
+from pathlib import Path
+
+from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
+
+from fedstill.errors import ReleaseError
+from fedstill.files import write_atomic, write_json
+from fedstill.release.manifest import MANIFEST, Description, Manifest, Parent
+from fedstill.release.trust import DEVICE_CLASS, Trust
+from fedstill.release.verify import METADATA, SNAPSHOT, TARGETS, TIMESTAMP, digest, verify_folder
+from server.release.keys import Keys, expiry
+
+CONTENT_DAYS = 730  # of targets and snapshot: how long a release may be installed
+TIMESTAMP_DAYS = 180  # how long it counts as the newest without being renewed
+
+
+def sign_folder(folder: Path, description: Description, parent: Parent, keys: Keys) -> Manifest:
+    """Make a release of the models in `folder`: write manifest and metadata, `timestamp.json` last.
+
+    Args:
+        folder: holds the models that the description lists.
+        description: what their verification found out.
+        parent: the run that they come from.
+        keys: sign and number it.
+
+    Raises:
+        ReleaseError: a model is not the one that was verified.
+    """
+    for name in METADATA:
+        (folder / name).unlink(missing_ok=True)
+    version = keys.next_version(description.device_class)
+    manifest = Manifest(**{**description.model_dump(), "version": version, "parent": parent})
+    files = {name: digest(folder / name) for name in manifest.files}
+    if files != {name: (file.bytes, file.sha256) for name, file in manifest.files.items()}:
+        raise ReleaseError(f"{folder}: holds other models than those that were verified")
+    write_json(folder / MANIFEST, manifest.model_dump())
+    files[MANIFEST] = digest(folder / MANIFEST)
+    extra = {DEVICE_CLASS: manifest.device_class}
+    listed = {name: TargetFile(length, {"sha256": sha256}, name) for name, (length, sha256) in files.items()}
+    targets = Metadata(
+        Targets(version=version, expires=expiry(CONTENT_DAYS), targets=listed, unrecognized_fields=dict(extra))
+    )
+    inner = keys.sign(Targets.type, targets)
+    meta = {TARGETS: MetaFile.from_data(version, inner, ["sha256"])}
+    snapshot = Metadata(
+        Snapshot(version=version, expires=expiry(CONTENT_DAYS), meta=meta, unrecognized_fields=dict(extra))
+    )
+    outer = keys.sign(Snapshot.type, snapshot)
+    write_atomic(folder / TARGETS, inner)
+    write_atomic(folder / SNAPSHOT, outer)
+    meta_of_snapshot = MetaFile.from_data(version, outer, ["sha256"])
+    write_atomic(folder / TIMESTAMP, timestamp(meta_of_snapshot, manifest.device_class, version, keys))
+    return manifest
+
+
+def timestamp(snapshot: MetaFile, device_class: str, version: int, keys: Keys, days: float = TIMESTAMP_DAYS) -> bytes:
+    """Return the content of a `timestamp.json`.
+
+    Args:
+        snapshot: the newest snapshot.
+        device_class: whose.
+        version: of the timestamp.
+        keys: sign it.
+        days: until it expires.
+    """
+    content = Timestamp(
+        version=version,
+        expires=expiry(days),
+        snapshot_meta=snapshot,
+        unrecognized_fields={DEVICE_CLASS: device_class},
+    )
+    return keys.sign(Timestamp.type, Metadata(content))
+
+
+def sign_again(folder: Path, earlier: Trust, keys: Keys) -> Manifest:
+    """Sign a release anew, as a newer version of the same models: after it expired or after its keys were replaced.
+
+    Args:
+        folder: the release.
+        earlier: the root that it was signed under.
+        keys: sign it now.
+
+    Raises:
+        ReleaseError: the release is not good under that root, expiry aside.
+    """
+    manifest, _ = verify_folder(folder, earlier, None)
+    description = Description(**manifest.model_dump(exclude={"version", "parent"}))
+    return sign_folder(folder, description, manifest.parent, keys)
