@@ -66,6 +66,7 @@ def yardsticks(votes: Votes) -> dict[str, Yardstick]:
         "entropy": logarithm,
         "prior-calibrated": Yardstick("multiply", lambda: rows * votes.class_priors[:, None, :]),
         "class-experts": logarithm,
+        "density-experts": weighing,
         "selection": weighing,
         "median": Yardstick("median", lambda: np.median(rows, axis=0)),
         "trimmed-mean": Yardstick("sort", lambda: np.sort(rows, axis=0)),

@@ -49,8 +49,10 @@ def parse(kind: type[S], raw: Mapping[str, Any], source: str) -> S:
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), _keys_at(kind, first["loc"][:-1]))
             raise ConfigError(f"{source}: unknown key {place!r}; {hint}") from error
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        raise ConfigError(f"{source}: {place}: {first['msg']}{given}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        if not isinstance(first["input"], dict):  # a whole section would bury the message
+            message += f" (given: {first['input']!r})"
+        raise ConfigError(": ".join(part for part in (source, place, message) if part)) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

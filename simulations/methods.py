@@ -33,7 +33,8 @@ def load_method(scenario: str, method: str, changes: Iterable[str] = ()) -> Scen
     Args:
         scenario: a built-in name or a path that ends in `.toml`.
         method: a name of `methods()`.
-        changes: assignments such as `partition.alpha=0.1`; they have the last word.
+        changes: assignments such as `partition.alpha=0.1`; they have the last word, but where they are about a section
+            that the method is without.
 
     Raises:
         ConfigError: unknown scenario, method or key, with the nearest valid one, or a value out of range.
@@ -45,9 +46,11 @@ def load_method(scenario: str, method: str, changes: Iterable[str] = ()) -> Scen
         return resolved(raw, changes, f"scenario {scenario}")
     overlay = read_toml(OVERLAYS / f"{method}.toml")
     homogeneous = overlay["method"].pop("homogeneous", False)
-    for section in overlay.pop("without", []):
+    without = overlay.pop("without", [])
+    for section in without:
         raw.pop(section, None)
     raw = merged(raw, overlay)
+    changes = [change for change in changes if change.strip().split(".")[0] not in without]
     raw["name"] = f"{raw.get('name', '')}-{method}"
     found = resolved(raw, changes, f"scenario {scenario}, method {method}")
     return _homogeneous(found) if homogeneous else found

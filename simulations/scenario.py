@@ -120,7 +120,8 @@ class Scenario(Settings):
     def _consistent(self) -> "Scenario":
         if self.exchange.per_round > self.data.proxy_samples:
             raise ValueError("exchange.per_round exceeds data.proxy_samples")
-        if self.teacher is None and self.data.server_samples:
+        if self.teacher is None and self.data.server_samples and self.method == MethodSettings():
+            # A baseline without a teacher leaves them aside, so that its split is that of the others.
             raise ValueError("data.server_samples are of no use without a teacher: set them to 0 or add [teacher]")
         if self.teacher is not None and self.data.guard_samples == 0:
             raise ValueError("a teacher needs data.guard_samples to judge its updates")

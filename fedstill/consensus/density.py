@@ -21,10 +21,10 @@ def density_experts(votes: Votes) -> Consensus:
     The idea to leave out what lies outside a device's domain is Selective-FD's (Shao et al. 2024, Nature
     Communications 15). A device's shares sum to one, so its weight is bounded whatever certainty it claims.
     """
-    said = (
-        np.where(votes.present, votes.certainty, 0)[:, :, None] * votes.probabilities
-    )  # v [devices, samples, classes]
-    sums = np.einsum("dc,dsc->sc", votes.class_priors, said)
+    sums = np.zeros(votes.probabilities.shape[1:], dtype=np.float32)
+    heard = np.where(votes.present, votes.certainty, 0)
+    for rows, sure, shares in zip(votes.probabilities, heard, votes.class_priors, strict=True):
+        sums += rows * (sure[:, None] * shares)  # device by device: what is summed stays in the processor's cache
     support = sums / (DOUBT + votes.class_priors.sum(axis=0))
     total = support.sum(axis=1)
     covered = 2 * support.max(axis=1) - total > MARGIN

@@ -83,8 +83,10 @@ class Consensus:
 Rule = Callable[[Votes], Consensus]
 
 
-def entropies(votes: Votes, labels: Floats) -> tuple[float, float]:
+def entropies(votes: Votes, labels: Floats) -> tuple[float | None, float | None]:
     """Return the mean entropy of the votes and of the labels made of them, in nats, about the same samples.
+
+    Both are None when there are none: nobody answered, or nothing was due.
 
     Args:
         votes: the votes; what is absent does not count.
@@ -93,7 +95,7 @@ def entropies(votes: Votes, labels: Floats) -> tuple[float, float]:
     counted = labels.any(axis=1) & votes.present.any(axis=0)
     present = votes.present & counted
     if not present.any():
-        return 0.0, 0.0
+        return None, None
     before = sum(
         float(entropy(rows[there]).sum(dtype=np.float64))
         for rows, there in zip(votes.probabilities, present, strict=True)

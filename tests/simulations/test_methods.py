@@ -80,3 +80,12 @@ def test_overlays_merge_section_by_section() -> None:
         "d": 3,
         "e": {"f": 5},
     }
+
+
+def test_a_change_of_the_teacher_passes_by_a_method_without_one() -> None:
+    changes = ["teacher.initial.epochs=3", "rounds=7"]
+    assert load_method("digits", "dsfl", changes).teacher is None
+    assert load_method("digits", "dsfl", changes).rounds == 7
+    teacher = load_method("digits", "fedmd", changes).teacher
+    assert teacher is not None
+    assert teacher.initial.epochs == 3
