@@ -174,7 +174,8 @@ def test_flwr_run_gives_the_same_result(reference: Path, tmp_path: Path) -> None
         "FLWR_HOME": str(home),
         "PATH": f"{COMMAND[0].rpartition('/')[0]}:{os.environ['PATH']}",
     }
-    run_config = f"scenario={json.dumps(str(reference / 'config.toml'))} out={json.dumps(str(tmp_path / 'run'))}"
+    places = {"scenario": reference / "config.toml", "out": tmp_path / "run", "keys": tmp_path / "keys"}
+    run_config = " ".join(f"{key}={json.dumps(str(place))}" for key, place in places.items())
     federation = "num-supernodes=2 client-resources-num-cpus=1"
     command = ["flwr", "run", ".", "--stream", "--federation-config", federation, "-c", run_config]
     try:
@@ -195,6 +196,7 @@ def test_flwr_run_gives_the_same_result(reference: Path, tmp_path: Path) -> None
     assert same["summary"].pop("commit") is None
     expected["summary"].pop("commit")
     assert same == expected
+    verify_folder(tmp_path / "run" / "students" / "mcu", open_keys(tmp_path / "keys").trust, datetime.now(UTC))
 
 
 def _stop_superlink(home: Path) -> None:
