@@ -14,7 +14,8 @@ def derive(summary: Mapping[str, Any]) -> dict[str, Any]:
     `federation_gain` of a class is what its released student has over the larger of local-only and teacher-only,
     `gap_closed` the mean over classes of the share of the way from teacher-only to the central ceiling (classes
     without such a way left out), `fedavg_ratio` how many times more bytes FedAvg would have sent. `refused` is 1 for a
-    class whose release was refused, so that the mean of several seeds is the share of them.
+    class whose release was refused, so that the mean of several seeds is the share of them; absent where none was
+    verified.
     """
     classes = summary["device_classes"]
     gains = {name: _gain(found) for name, found in classes.items()}
@@ -32,7 +33,7 @@ def derive(summary: Mapping[str, Any]) -> dict[str, Any]:
             )
             for name, found in classes.items()
         },
-        "refused": {name: float(bool(found.get("refused"))) for name, found in classes.items()},
+        "refused": {name: float(bool(found["refused"])) for name, found in classes.items() if "refused" in found},
         "fedavg_ratio_total": _ratio(fedavg, wire["uplink_bytes"] + wire["downlink_bytes"]),
     }
 
