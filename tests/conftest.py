@@ -36,8 +36,9 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
+    """Compute on one thread from the start: fixtures of a module come before those of its tests."""
     use_one_thread()
 
 
