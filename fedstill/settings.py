@@ -215,7 +215,7 @@ class ReputationSettings(Settings):
 class ConsensusSettings(Settings):
     """What the server makes of the votes."""
 
-    rule: str = "class-experts"
+    rule: str = "reputable-experts"
     """A built-in rule, or `file.py:object` of a function from Votes to Consensus."""
     teacher_weight: float = Field(default=0.2, ge=0, le=1)
     """Share of the teacher's own soft labels in the consensus."""
