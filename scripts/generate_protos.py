@@ -2,6 +2,7 @@
 
 import argparse
 import filecmp
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,10 +13,20 @@ PROTOS = ROOT / "protos"
 
 
 def generate(target: Path) -> None:
-    """Write message modules and type stubs of every proto file under `target`/protos."""
-    sources = sorted(str(path.relative_to(ROOT)) for path in PROTOS.glob("*.proto"))
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={target}", f"--pyi_out={target}"]
-    subprocess.run([*command, *sources], cwd=ROOT, check=True)
+    """Write the message and service modules of every proto file, with type stubs, under `target`/protos."""
+    sources = sorted(PROTOS.glob("*.proto"))
+    services = [path for path in sources if "\nservice " in path.read_text(encoding="utf-8")]
+    messages = [f"--python_out={target}", f"--pyi_out={target}"]
+    _protoc(messages, sources)
+    _protoc([f"--grpc_python_out={target}", f"--mypy_grpc_out={target}"], services)
+
+
+def _protoc(options: list[str], sources: list[Path]) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *options]
+    plugins = str(Path(sys.executable).parent)  # of mypy-protobuf
+    environment = {**os.environ, "PATH": f"{plugins}{os.pathsep}{os.environ.get('PATH', '')}"}
+    names = [str(path.relative_to(ROOT)) for path in sources]
+    subprocess.run([*command, *names], cwd=ROOT, check=True, env=environment)
 
 
 def main() -> int:
