@@ -24,7 +24,7 @@ import torch
 from fedstill.cache import LabelCache
 from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
 from fedstill.errors import ConfigError
-from fedstill.learning import State, build, predict
+from fedstill.learning import State, predict, restored
 from fedstill.models import architecture
 from fedstill.packet import decode
 from fedstill.soft_labels import Floats, Ints
@@ -119,8 +119,7 @@ def stored(run: Path) -> Stored:
         votes[number] = decode(context, content.numpy().tobytes(), round_number=round_number).labels
     path = run / "checkpoints" / f"round-{round_number - 1:05d}" / STATE
     checkpoint = torch.load(path, weights_only=True)
-    model = build(architecture(scenario.teacher.architecture), task, seed=0)
-    model.load_state_dict(checkpoint["teacher"])
+    model = restored(architecture(scenario.teacher.architecture), task, checkpoint["teacher"])
     guard = predict(model, shelf.guard.images, task)
     threshold = confidence_threshold(guard, shelf.guard.labels, scenario.consensus.reputation.anchor_accuracy)
     ids = votes[0].ids

@@ -34,7 +34,7 @@ from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
-from fedstill.stored import load_base, store_base
+from fedstill.stored import load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, Task
 
 log = logging.getLogger("fedstill")
@@ -246,7 +246,7 @@ class Device:
         if damaged is not None:
             raise ValueError(f"damaged at {damaged}")
         stored: dict[str, Any] = torch.load(path, weights_only=True)
-        cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
+        cache = load_cache(stored)
         if cache.labels.shape != (self.context.proxy_size, self.context.classes):
             raise ValueError("it is about another proxy set")
         answer = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
@@ -259,9 +259,7 @@ class Device:
         stored = {
             "round": state.round_number,
             "student": state.student,
-            "labels": torch.from_numpy(state.cache.labels),
-            "changed": torch.from_numpy(state.cache.changed),
-            "version": state.cache.version,
+            **store_cache(state.cache),
             "bases": [store_base(base) for base in state.bases],
             "packet": torch.frombuffer(bytearray(state.answer.packet), dtype=torch.uint8),
             "metrics": dict(state.answer.metrics),

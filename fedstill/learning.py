@@ -65,6 +65,13 @@ def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> n
         return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
+def restored(architecture: Callable[[Task], nn.Module], task: Task, state: State) -> nn.Module:
+    """Build the model of an architecture that has the state `state`."""
+    model = build(architecture, task, seed=0)  # its initial weights are all replaced
+    model.load_state_dict(state)
+    return model
+
+
 def state_of(model: nn.Module) -> State:
     """Return a copy of a model's parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fedstill.cache import LabelCache
 from fedstill.consensus import Consensus, Votes, confidence_threshold, entropies, mixed, rules
 from fedstill.exchange import ServerExchange
-from fedstill.learning import State, accuracy, build, predict
+from fedstill.learning import State, accuracy, predict, restored
 from fedstill.loading import resolve
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
@@ -143,8 +142,7 @@ def distil_student(
 def measure(task_name: str, architecture_name: str, state: State, data: LabelledImages) -> float:
     """Return the accuracy of a state on labelled samples."""
     task = load_task(task_name)
-    model = build(architecture(architecture_name), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(architecture_name), task, state)
     return accuracy(model, data.images, data.labels, task)
 
 
@@ -252,8 +250,7 @@ class Federation:
     def _teacher_labels(self, ids: Ints) -> Floats | None:
         if self.plan.teacher is None:
             return None
-        model = build(architecture(self.plan.teacher.architecture), self._task, seed=0)
-        model.load_state_dict(self.knowledge.teacher)
+        model = restored(architecture(self.plan.teacher.architecture), self._task, self.knowledge.teacher)
         return predict(model, self.data.proxy[ids], self._task)
 
     def _unsure(self, labels: Floats | None) -> Bools | None:
@@ -261,8 +258,7 @@ class Federation:
         if labels is None or self.plan.teacher is None:
             return None
         task, guard = self._task, self.data.guard
-        model = build(architecture(self.plan.teacher.architecture), task, seed=0)
-        model.load_state_dict(self.knowledge.teacher)
+        model = restored(architecture(self.plan.teacher.architecture), task, self.knowledge.teacher)
         known = predict(model, guard.images, task)
         accuracy = self.plan.consensus.reputation.anchor_accuracy
         unsure: Bools = labels.max(axis=1) < confidence_threshold(known, np.array(guard.labels), accuracy)
@@ -320,7 +316,7 @@ class Federation:
         }
 
     def _save(self) -> None:
-        known, cache = self.knowledge, self.exchange.cache
+        known = self.knowledge
         self._checkpoints.save(
             known.round_number,
             {
@@ -331,9 +327,7 @@ class Federation:
                 "rows": known.rows,
                 "seconds": known.seconds,
                 "reputation": {device: torch.from_numpy(value) for device, value in known.reputation.items()},
-                "labels": torch.from_numpy(cache.labels),
-                "changed": torch.from_numpy(cache.changed),
-                "version": cache.version,
+                **store_cache(self.exchange.cache),
                 "class_caches": {name: store_cache(held) for name, held in self.exchange.class_caches.items()},
                 "previous": {name: store_cache(held) for name, held in self.exchange.previous.items()},
                 "acknowledged": dict(self.exchange.acknowledged),
@@ -349,7 +343,7 @@ class Federation:
         stored = self._checkpoints.newest()
         if stored is None:
             return None
-        self.exchange.cache = LabelCache(stored["labels"].numpy(), stored["changed"].numpy(), stored["version"])
+        self.exchange.cache = load_cache(stored)
         self.exchange.class_caches = {name: load_cache(held) for name, held in stored["class_caches"].items()}
         self.exchange.previous = {name: load_cache(held) for name, held in stored["previous"].items()}
         self.exchange.acknowledged = dict(stored["acknowledged"])

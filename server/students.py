@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from fedstill.learning import State, build, fit, state_of
+from fedstill.learning import State, build, fit, restored, state_of
 from fedstill.losses import kd_from_probabilities
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
@@ -46,8 +46,7 @@ def distil(
     if len(labels) == 0:
         return state
     task = load_task(task_name)
-    model = build(architecture(student), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(student), task, state)
     wanted = settings.temperature
     temperature = SCHEDULES[wanted.schedule](progress_of(round_number, rounds), wanted.start, wanted.end)
     loss = partial(kd_from_probabilities, temperature=temperature)

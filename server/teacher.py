@@ -11,7 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from fedstill.learning import Anchor, State, accuracy, build, fit, state_of
+from fedstill.learning import Anchor, State, accuracy, build, fit, restored, state_of
 from fedstill.losses import kd_from_probabilities
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
@@ -67,8 +67,7 @@ def update(
         seed: of this update's random stream.
     """
     task = load_task(task_name)
-    model = build(architecture(settings.architecture), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(settings.architecture), task, state)
     before = accuracy(model, *guard, task)
     weight = settings.labelled_weight
     distil = partial(kd_from_probabilities, temperature=settings.temperature)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from client.device import revisit
 from fedstill.files import write_json
-from fedstill.learning import State, accuracy, build, fit, predict, state_of
+from fedstill.learning import State, accuracy, build, fit, predict, restored, state_of
 from fedstill.models import architecture
 from fedstill.participation import participants
 from fedstill.rng import torch_seed
@@ -57,8 +57,7 @@ def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
     assert plan.teacher is not None
     shelf = Shelf(setup.assets)
     task = load_task(plan.task)
-    model = build(architecture(plan.teacher.architecture), task, seed=0)
-    model.load_state_dict(teacher)
+    model = restored(architecture(plan.teacher.architecture), task, teacher)
     labels = predict(model, shelf.proxy, task)
     student = plan.student_of[name]
     state = students.initial(plan.task, student, plan.seed)

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from fedstill.device_classes import Budget
 from fedstill.errors import ReleaseError
-from fedstill.learning import State, build, parameters
+from fedstill.learning import State, parameters, restored
 from fedstill.models import architecture
 from fedstill.release.manifest import (
     FLOAT_FILE,
@@ -132,8 +132,7 @@ def release(
         ExportError: the student can't be exported at all.
     """
     task = load_task(task_name)
-    model = build(architecture(student), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(student), task, state)
     fp32, int8 = folder / FLOAT_FILE, folder / INT8_FILE
     export(model, task, fp32)
     difference = torch_difference(model, fp32, task, calibration[:64])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from flwr.serverapp import Grid
 
 from fedstill.fit import Fit
-from fedstill.learning import State, build, fit, logits, state_of
+from fedstill.learning import State, fit, logits, restored, state_of
 from fedstill.losses import kd_from_probabilities
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
@@ -32,8 +32,7 @@ from simulations.shelf import Shelf
 def proxy_logits(task_name: str, student: str, state: State, shelf: Shelf) -> Floats:
     """Return f(x_k, d): a model's logits about the proxy set `[proxy, classes]`; runs in a worker."""
     task = load_task(task_name)
-    model = build(architecture(student), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(student), task, state)
     found: Floats = logits(model, shelf.proxy, task).numpy()
     return found
 
@@ -61,8 +60,7 @@ def fuse(task_name: str, student: str, state: State, shelf: Shelf, teacher: Floa
         seed: of the random stream.
     """
     task = load_task(task_name)
-    model = build(architecture(student), task, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(student), task, state)
     fit(model, shelf.proxy, torch.from_numpy(teacher), task, how, _divergence, seed)
     return state_of(model)
 

@@ -97,13 +97,12 @@ def replies(federation: Federation, round_number: int) -> RoundReplies:
     return RoundReplies(round_number, ids, votes, {}, {}, classes)
 
 
-@pytest.fixture
-def checked(small: Scenario) -> Scenario:
-    settings = small.consensus.model_copy(update={"rule": "reputable-experts"})
-    return small.model_copy(update={"consensus": settings})
+def with_rule(scenario: Scenario, rule: str) -> Scenario:
+    return scenario.model_copy(update={"consensus": scenario.consensus.model_copy(update={"rule": rule})})
 
 
-def test_a_federation_that_resumes_knows_who_lied(checked: Scenario, tmp_path: Path) -> None:
+def test_a_federation_that_resumes_knows_who_lied(small: Scenario, tmp_path: Path) -> None:
+    checked = with_rule(small, "reputable-experts")
     undisturbed: list[Row] = []
     first = federation(checked, tmp_path, undisturbed)
     first.conclude(replies(first, 1))
@@ -120,7 +119,7 @@ def test_a_federation_that_resumes_knows_who_lied(checked: Scenario, tmp_path: P
 
 def test_a_rule_that_keeps_no_reputation_logs_none(small: Scenario, tmp_path: Path) -> None:
     rows: list[Row] = []
-    server = federation(small, tmp_path, rows)
+    server = federation(with_rule(small, "mean"), tmp_path, rows)
     server.conclude(replies(server, 1))
     assert rows[0]["reputation"] == {}
     assert rows[0]["entropy_before"] > 0
