@@ -1,0 +1,10 @@
+"""The `client` commands: what runs on an edge device. Each part of the room adds its own."""
+
+import typer
+
+client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in runs, install releases, predict.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's commands."""
+    app.add_typer(client, name="client")

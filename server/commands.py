@@ -1,0 +1,10 @@
+"""The `server` commands: what runs in the cloud. Each part of the room adds its own."""
+
+import typer
+
+server = typer.Typer(no_args_is_help=True, help="Be the server: deliver releases, enrol devices, run federations.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's commands."""
+    app.add_typer(server, name="server")
