@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
