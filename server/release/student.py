@@ -187,6 +187,9 @@ def release(
         checks.latency(latency, budget, own_device=False),
         *c_checks,
     ]
+    if checks.refusals(found):
+        for name in C_FORMATS:  # a refused student's models stay to be looked at; nobody is to build its sources
+            (folder / name).unlink(missing_ok=True)
     metrics = {**measured, "checks": [asdict(check) for check in found]}
     exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
     described = None

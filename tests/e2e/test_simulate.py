@@ -84,7 +84,8 @@ def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> No
                 assert 0 <= value <= 1
         folder = reference / "students" / name
         models = {"student.onnx", "student.fp32.onnx"}
-        assert {path.name for path in folder.iterdir()} == {*models, MANIFEST, *METADATA}
+        sources = {"student.h", "student.c", "student_selftest.c"} if name == "mcu" else set()
+        assert {path.name for path in folder.iterdir()} == {*models, *sources, MANIFEST, *METADATA}
         assert facts["refused"] == []
         manifest, _ = verify_folder(folder, open_keys(default_folder()).trust, datetime.now(UTC))
         assert manifest.device_class == name
