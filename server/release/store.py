@@ -53,6 +53,10 @@ class Store:
         except OSError as error:
             raise ConfigError(f"{self.url}: {error.strerror or error}") from error
 
+    def look_again(self) -> None:
+        """Forget what was listed before, which some file systems remember."""
+        self._system.invalidate_cache()
+
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None: there is no such file."""
         with self._errors():
