@@ -2,9 +2,12 @@
 
 import typer
 
+from server.deployment import commands as deployment
+
 server = typer.Typer(no_args_is_help=True, help="Be the server: deliver releases, enrol devices, run federations.")
 
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands."""
+    deployment.add(server)
     app.add_typer(server, name="server")
