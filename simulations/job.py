@@ -69,7 +69,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     scenario = setup.scenario
     shelf = open_shelf(setup.assets, scenario)
     plan = plan_of(setup)
-    federation = _federate(grid, setup, shelf, plan, progress)
+    federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}
     total = (1 if plan.teacher is None else 2) * len(plan.student_of) + scenario.devices
@@ -99,7 +99,19 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     write_json(setup.out / SUMMARY, summary)
 
 
-def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress) -> Federation:
+def federate(
+    grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress, attempts: int = 1
+) -> Federation:
+    """Run the rounds that are missing, and return what came out.
+
+    Args:
+        grid: the hosts.
+        setup: the run.
+        shelf: what the server holds.
+        plan: the federation's plan.
+        progress: told of each round.
+        attempts: how often a round's message is sent to a host that gets lost meanwhile.
+    """
     scenario = setup.scenario
     task = load_task(scenario.task)
     shared = shelf.context(scenario.seed, task.classes)
@@ -131,7 +143,7 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
         progress.step(1)
     finished = federation.knowledge.round_number
     progress.stage("rounds", scenario.rounds, finished)
-    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
+    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed, attempts)
     strategy = FederatedDistillation(exchange, federation.conclude, policy, first_round=finished + 1)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
