@@ -51,7 +51,7 @@ def votes_of(devices: int, samples: int, classes: int, present: float, seed: int
 
 def yardsticks(votes: Votes) -> dict[str, Yardstick]:
     """Return what each rule is measured in."""
-    rows = votes.probabilities
+    rows = np.asarray(votes.probabilities)
     weights = votes.certainty
     centre = rows.mean(axis=0)
     one_pass = Yardstick("sum", lambda: rows.sum(axis=0))
@@ -126,7 +126,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"commit": commit(), **vars(options), "rules": rows}, indent=1))
         return
-    size = votes.probabilities.nbytes / 1e6
+    size = np.asarray(votes.probabilities).nbytes / 1e6
     shape = f"{options.devices} devices, {options.samples} samples, {options.classes} classes ({size:.0f} MB)"
     print(f"{shape}, {100 * options.present:.0f} % present, best of {options.repeats}")
     print(f"commit {commit()}; {platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")

@@ -18,13 +18,13 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedstill.cache import LabelCache
 from fedstill.fit import Fit
-from fedstill.learning import Anchor, fit, logits
+from fedstill.learning import Anchor, Lesson
 from fedstill.soft_labels import Bools, Floats, Ints
-from fedstill.tasks import Images, Task
+from fedstill.tasks import Images
 
 UNHELD = -1e9  # a logit that no softmax hears
 
@@ -58,44 +58,31 @@ def targets(cache: LabelCache, ids: Ints, held: Bools) -> Ints:
     return found
 
 
-def learn(
-    model: nn.Module,
-    private: tuple[Images, Ints],
-    proxy: tuple[Images, Ints],
-    held: Bools,
-    task: Task,
-    how: Fit,
-    seed: int,
-) -> None:
-    """Fit `model` in place to private samples and, in each step, as many proxy samples.
+def lesson(private: tuple[Images, Ints], proxy: tuple[Images, Ints], held: Bools, how: Fit, seed: int) -> Lesson:
+    """Return the fit to private samples and, in each step, as many proxy samples.
 
     Args:
-        model: the student.
         private: images and their classes `[samples]`.
         proxy: proxy images and their `targets` `[samples]`.
         held: classes that the device holds `[classes]`.
-        task: what is learned.
         how: steps and optimizer.
         seed: of this fit's random stream.
     """
     loss = partial(background_loss, held=torch.from_numpy(held))
     background = Anchor(proxy[0], torch.from_numpy(proxy[1]), loss, weight=1.0)
-    fit(model, private[0], torch.from_numpy(np.array(private[1])), task, how, loss, seed, background)
+    return Lesson("revisit", private[0], torch.from_numpy(np.array(private[1])), how, loss, seed, background)
 
 
-def predict_held(model: nn.Module, images: Images, held: Bools, task: Task) -> tuple[Floats, Floats]:
+def predicted(logits: Tensor, held: Bools) -> tuple[Floats, Floats]:
     """Return probabilities of the held classes, given that it is one of them, and the certainty that it is.
 
     Args:
-        model: the student.
-        images: un-augmented `[samples, channels, height, width]`.
+        logits: of un-augmented images in eval mode `[samples, classes]`.
         held: classes that the device holds `[classes]`.
-        task: what is learned.
 
     Returns:
         rows on the simplex `[samples, classes]`, certainty in [0, 1] `[samples]`.
     """
-    found = logits(model, images, task)
-    rows = F.softmax(found.masked_fill(~torch.from_numpy(held), UNHELD), dim=1)
-    certainty = 1 - F.softmax(with_background(found, torch.from_numpy(held)), dim=1)[:, -1]
+    rows = F.softmax(logits.masked_fill(~torch.from_numpy(held), UNHELD), dim=1)
+    certainty = 1 - F.softmax(with_background(logits, torch.from_numpy(held)), dim=1)[:, -1]
     return rows.numpy(), certainty.clamp(0, 1).numpy()

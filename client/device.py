@@ -9,6 +9,7 @@ import io
 import logging
 import pickle
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from client import background
 from fedstill import packet
@@ -24,9 +26,10 @@ from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request, said
+from fedstill.failures import stage
 from fedstill.files import write_atomic
 from fedstill.fit import Fit
-from fedstill.learning import Anchor, accuracy, build, fit, predict, state_of
+from fedstill.learning import Anchor, Lesson, State, build, logits, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
 from fedstill.rng import stream, torch_seed
@@ -68,6 +71,23 @@ class _State:
     cache: LabelCache
     answer: DeviceAnswer
     bases: tuple[Base, ...]  # what was said up to the acknowledged packet, and with the last one
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A round that a device has opened and not yet learned.
+
+    Attributes:
+        task: what the round asks.
+        model: the student as the last round left it.
+        lessons: what it has to learn, in this order.
+        bases: what a later request may call acknowledged.
+    """
+
+    task: RoundTask
+    model: nn.Module
+    lessons: tuple[Lesson, ...]
+    bases: tuple[Base, ...]
 
 
 class Device:
@@ -119,6 +139,22 @@ class Device:
 
         A request that breaks a rule is refused with the reason; the device keeps what it has.
         """
+        begun = self.begin(request)
+        if isinstance(begun, DeviceAnswer):
+            return begun
+        for lesson in begun.lessons:
+            teach(begun.model, lesson, self.task)
+        with stage("predict"):
+            asked = logits(begun.model, self.asked_images(begun), self.task)
+        with stage("evaluate"):
+            tested = logits(begun.model, self.test_images(begun), self.task)
+        return self.finish(begun, state_of(begun.model), asked, tested)
+
+    def begin(self, request: bytes) -> Begun | DeviceAnswer:
+        """Return what a round asks to learn, or the answer where there is nothing to learn for it.
+
+        What is learned changes `model` only; nothing lasts before `finish`.
+        """
         asked = packet.round_of(request)
         stored = self._load(asked)
         if stored is not None and stored.round_number == asked:
@@ -130,15 +166,41 @@ class Device:
             return DeviceAnswer(b"", {}, str(error), error.held)
         except PacketError as error:
             return DeviceAnswer(b"", {}, str(error), cache.version)
-        model = self._model(stored)
-        work = self._learn(model, task, first=stored is None)
-        labels = self._labels(model, task)
-        held = () if stored is None else stored.bases
-        base = next((base for base in held if self.delta and base.version == task.acknowledged), None)
-        content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
-        answer = DeviceAnswer(content, {**self._evaluate(model, task), **work})
-        self._save(_State(task.round_number, state_of(model), task.cache, answer, self._bases(base, task, labels)))
+        with stage("restore"):
+            model = self._model(stored)
+        with stage("prepare"):
+            lessons = self._lessons(task, first=stored is None)
+        return Begun(task, model, lessons, () if stored is None else stored.bases)
+
+    def finish(self, begun: Begun, state: State, asked: Tensor, tested: Tensor) -> DeviceAnswer:
+        """Answer a round once its lessons are learned, and keep the state before the answer leaves.
+
+        Args:
+            begun: the round.
+            state: of the student after the lessons.
+            asked: its logits about `asked_images` `[samples, classes]`.
+            tested: its logits about `test_images` `[samples, classes]`.
+        """
+        task = begun.task
+        with stage("encode"):
+            labels = self._labels(asked, task)
+            base = next((base for base in begun.bases if self.delta and base.version == task.acknowledged), None)
+            content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
+        answer = DeviceAnswer(content, {**self._score(tested), **_work(begun.lessons)})
+        with stage("save"):
+            self._save(_State(task.round_number, state, task.cache, answer, self._bases(base, task, labels)))
         return answer
+
+    def asked_images(self, begun: Begun) -> Images:
+        """Return the proxy samples that a round asks about `[samples, channels, height, width]`."""
+        images: Images = self.data.proxy[begun.task.predict]
+        return images
+
+    def test_images(self, begun: Begun) -> Images:
+        """Return what a round's student is measured on: a fixed part of the test samples, all in the last round."""
+        last = begun.task.round_number == begun.task.rounds
+        images: Images = self.data.test_images if last else self.data.test_images[:ROUND_TEST_SAMPLES]
+        return images
 
     def _bases(self, base: Base | None, task: RoundTask, labels: SoftLabels) -> tuple[Base, ...]:
         """Return what a later request may call acknowledged: this packet, or, should it get lost, what it extends."""
@@ -147,14 +209,16 @@ class Device:
         latest = said(self.context, base, labels, self.uplink, task.round_number)
         return (latest,) if base is None else (base, latest)
 
-    def _learn(self, model: nn.Module, task: RoundTask, first: bool) -> dict[str, float]:
-        """Digest, then revisit; with a certainty by background both are one fit. Return the work that it was."""
+    def _lessons(self, task: RoundTask, first: bool) -> tuple[Lesson, ...]:
+        """Return the digest, if there is anything to digest, and the revisit; by background both are one fit."""
         if self.settings.certainty == "none":
-            fits, consensus = self._digest(model, task)
-            revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number), consensus)
-            digested = work_of(fits)
-            revisited = work_of([self.settings.revisit.of(len(self.data.labels))], batches=2 if consensus else 1)
-            return {key: digested[key] + revisited[key] for key in digested}
+            digest = self._digest(task)
+            consensus = None
+            if digest is not None and self.settings.anchor_weight:
+                consensus = Anchor(digest.images, digest.targets, digest.loss, self.settings.anchor_weight)
+            seed = self._seed("revisit", task.round_number)
+            lesson = revisit_lesson(self.data, self.task, self.settings, seed, consensus)
+            return (lesson,) if digest is None else (digest, lesson)
         private = (self.data.images, self.data.labels)
         how = (self.settings.first_digest if first else self.settings.revisit).of(len(self.data.labels))
         others = np.setdiff1d(np.arange(len(self.data.proxy)), task.predict)
@@ -162,8 +226,7 @@ class Device:
         # Of a large proxy set no more is read than the steps take.
         ids = np.sort(rng.permutation(others)[: how.steps * how.batch])
         proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held))
-        background.learn(model, private, proxy, self.held, self.task, how, self._seed("revisit", task.round_number))
-        return work_of([how], batches=2)
+        return (background.lesson(private, proxy, self.held, how, self._seed("revisit", task.round_number)),)
 
     def _model(self, stored: _State | None) -> nn.Module:
         model = build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
@@ -185,27 +248,23 @@ class Device:
         """
         return np.setdiff1d(task.usable, task.predict)
 
-    def _digest(self, model: nn.Module, task: RoundTask) -> tuple[list[Fit], Anchor | None]:
-        """Learn the consensus about the proxy samples that have one; return the fit, and what a revisit holds on to."""
+    def _digest(self, task: RoundTask) -> Lesson | None:
+        """Return the fit to the consensus about the proxy samples that have one, None where there is none."""
         ids = self._digestible(task)
         if len(ids) == 0 or self.settings.digest is None:
-            return [], None
+            return None
         loss = partial(kd_from_probabilities, temperature=self._temperature(task))
-        labels = torch.from_numpy(task.cache.labels[ids])
         settings = self.settings.first_digest if task.cache.version == 1 else self.settings.digest
-        how = settings.of(len(ids))
-        images = self.data.proxy[ids]
-        fit(model, images, labels, self.task, how, loss, self._seed("digest", task.round_number))
-        weight = self.settings.anchor_weight
-        return [how], Anchor(images, labels, loss, weight) if weight else None
+        seed = self._seed("digest", task.round_number)
+        labels = torch.from_numpy(task.cache.labels[ids])
+        return Lesson("digest", self.data.proxy[ids], labels, settings.of(len(ids)), loss, seed)
 
-    def _labels(self, model: nn.Module, task: RoundTask) -> SoftLabels:
-        images = self.data.proxy[task.predict]
+    def _labels(self, logits: Tensor, task: RoundTask) -> SoftLabels:
         certainty: Floats | None = None
         if self.settings.certainty == "none":
-            probabilities = predict(model, images, self.task)
+            probabilities: Floats = F.softmax(logits, dim=1).numpy()
         else:
-            probabilities, certainty = background.predict_held(model, images, self.held, self.task)
+            probabilities, certainty = background.predicted(logits, self.held)
         surest = probabilities.max(axis=1) if certainty is None else certainty
         return soft_labels(
             task.predict,
@@ -215,11 +274,9 @@ class Device:
             class_prior=self.class_prior if self.settings.send_class_prior else None,
         )
 
-    def _evaluate(self, model: nn.Module, task: RoundTask) -> dict[str, float]:
-        """Measure the student: on a fixed part of the test samples, on all of them in the last round."""
-        count = len(self.data.test_labels) if task.round_number == task.rounds else ROUND_TEST_SAMPLES
-        images, labels = self.data.test_images[:count], self.data.test_labels[:count]
-        return {"accuracy": accuracy(model, images, labels, self.task)} if len(labels) else {}
+    def _score(self, tested: Tensor) -> dict[str, float]:
+        labels = self.data.test_labels[: len(tested)]
+        return {"accuracy": float((tested.argmax(dim=1).numpy() == labels).mean())} if len(labels) else {}
 
     def _path(self, round_number: int) -> Path:
         return self.folder / f"round-{round_number:05d}.pt"
@@ -270,25 +327,31 @@ class Device:
             path.unlink()
 
 
-def work_of(fits: list[Fit], batches: int = 1) -> dict[str, float]:
+def work_of(fits: Iterable[Fit], batches: int = 1) -> dict[str, float]:
     """Return the optimizer steps of fits and the samples in them, with so many batches in a step."""
+    done = list(fits)
     return {
-        "steps": float(sum(how.steps for how in fits)),
-        "samples": float(batches * sum(how.steps * how.batch for how in fits)),
+        "steps": float(sum(how.steps for how in done)),
+        "samples": float(batches * sum(how.steps * how.batch for how in done)),
     }
 
 
-def revisit(
-    model: nn.Module,
-    data: DeviceData,
-    task: Task,
-    settings: DeviceSettings,
-    seed: int,
-    consensus: Anchor | None = None,
-) -> None:
-    """Train `model` on a device's private data for one round: what local-only training repeats, without a consensus."""
+def _work(lessons: Iterable[Lesson]) -> dict[str, float]:
+    parts = [work_of([lesson.how], batches=1 if lesson.anchor is None else 2) for lesson in lessons]
+    return {key: sum(part[key] for part in parts) for key in ("steps", "samples")}
+
+
+def revisit_lesson(
+    data: DeviceData, task: Task, settings: DeviceSettings, seed: int, consensus: Anchor | None = None
+) -> Lesson:
+    """Return one round's fit to a device's private data: what local-only training repeats, without a consensus."""
     counts = np.bincount(data.labels, minlength=task.classes) / len(data.labels)
     log_prior = torch.from_numpy(np.log(np.maximum(counts, settings.prior_floor)).astype(np.float32))
     loss = partial(logit_adjusted, log_prior=log_prior, tau=settings.logit_adjustment)
     how = settings.revisit.of(len(data.labels))
-    fit(model, data.images, torch.from_numpy(np.array(data.labels)), task, how, loss, seed, consensus)
+    return Lesson("revisit", data.images, torch.from_numpy(np.array(data.labels)), how, loss, seed, consensus)
+
+
+def revisit(model: nn.Module, data: DeviceData, task: Task, settings: DeviceSettings, seed: int) -> None:
+    """Train `model` on a device's private data for one round."""
+    teach(model, revisit_lesson(data, task, settings, seed), task)

@@ -69,6 +69,7 @@ class ServerExchange:
     acknowledged: dict[int, int] = field(default_factory=dict)
     bases: dict[int, Base] = field(default_factory=dict)
     _packets: dict[tuple[int, int, int, str], pb.Packet] = field(default_factory=dict, init=False)
+    _requests: dict[tuple[int, int, int, int, str], bytes] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.cache = LabelCache.empty(self.context.proxy_size, self.context.classes)
@@ -85,19 +86,27 @@ class ServerExchange:
         return asked
 
     def request(self, device: int, round_number: int) -> bytes:
-        """Return the serialized request of a round for one device."""
-        base = self.acknowledged.get(device, 0)
+        """Return the serialized request of a round for one device; devices that lack the same get the same object."""
+        base, encoding = self.acknowledged.get(device, 0), self._encoding(device)
+        acknowledged = self.bases[device].version if device in self.bases else 0
+        key = (round_number, self.cache.version, base, acknowledged, encoding)
+        if key not in self._requests:
+            self._requests = {known: made for known, made in self._requests.items() if known[:2] == key[:2]}
+            self._requests[key] = self._request(round_number, base, acknowledged, encoding)
+        return self._requests[key]
+
+    def _request(self, round_number: int, base: int, acknowledged: int, encoding: str) -> bytes:
         request = pb.RoundRequest(
             version=CONTRACT_VERSION,
             run=self.context.seed,
             round=round_number,
             rounds=self.rounds,
             predict=self._drawn(round_number),
-            cache_checksum=self._cache(self._encoding(device)).checksum,
-            acknowledged=self.bases[device].version if device in self.bases else 0,
+            cache_checksum=self._cache(encoding).checksum,
+            acknowledged=acknowledged,
         )
         if self.cache.version > base:
-            request.consensus.CopyFrom(self._packet(round_number, base, self._encoding(device)))
+            request.consensus.CopyFrom(self._packet(round_number, base, encoding))
         return request.SerializeToString(deterministic=True)
 
     def _drawn(self, round_number: int, rounds: int = 0) -> pb.Samples:

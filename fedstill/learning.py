@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedstill.failures import stage
 from fedstill.fit import Fit
 from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 State = dict[str, Tensor]
+BLOCK_PIXELS = 80_000  # a hundred 28x28 images: a convolution's outputs about them fit a core's cache
 
 
 def generator(seed: int) -> torch.Generator:
@@ -82,10 +84,17 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def block(task: Task) -> int:
+    """Return how many images to predict at once: few enough that a small network's activations stay in the cache."""
+    _, height, width = task.input_shape
+    return max(16, min(256, BLOCK_PIXELS // (height * width)))
+
+
 @torch.no_grad()
-def logits(model: nn.Module, images: Images, task: Task, batch: int = 256) -> Tensor:
+def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
     """Return logits about un-augmented images in eval mode `[samples, classes]`."""
     model.eval()
+    batch = block(task)
     parts = [model(normalize(images[start : start + batch], task)) for start in range(0, len(images), batch)]
     return torch.cat(parts) if parts else torch.zeros(0, task.classes)
 
@@ -118,6 +127,73 @@ class Anchor:
     weight: float
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A fit that is still to do: everything but the model.
+
+    Attributes:
+        stage: its name where a failure is told.
+        images: uint8 `[samples, channels, height, width]`.
+        targets: labels `[samples]` or soft labels `[samples, classes]`.
+        how: steps and optimizer.
+        loss: takes logits and the batch's targets.
+        seed: of this fit's random stream.
+        anchor: a second loss in each step, from one forward pass over both batches.
+    """
+
+    stage: str
+    images: Images
+    targets: Tensor
+    how: Fit
+    loss: Loss
+    seed: int
+    anchor: Anchor | None = None
+
+    def value(self, logits: Tensor, step: "Step") -> Tensor:
+        """Return the loss of a step's logits `[batch, classes]`."""
+        value = self.loss(logits[: len(step.rows)], self.targets[step.rows])
+        if self.anchor is not None:
+            value = value + self.anchor.weight * self.anchor.loss(
+                logits[len(step.rows) :], self.anchor.targets[step.anchor_rows]
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step sees.
+
+    Attributes:
+        inputs: normalized images, the anchor's last `[batch, channels, height, width]`.
+        rows: the lesson's samples in them.
+        anchor_rows: the anchor's samples in them; none without an anchor.
+        rate: learning rate.
+    """
+
+    inputs: Tensor
+    rows: Tensor
+    anchor_rows: Tensor
+    rate: float
+
+
+def steps(lesson: Lesson, task: Task) -> Iterator[Step]:
+    """Yield the steps of a lesson: shuffled, augmented and normalized, from the lesson's own random stream."""
+    rng, how, anchor = generator(lesson.seed), lesson.how, lesson.anchor
+    pixels = torch.from_numpy(np.array(lesson.images))
+    anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
+    anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)
+    anchor_rows = torch.zeros(0, dtype=torch.int64)
+    for step, rows in zip(range(how.steps), _batches(len(pixels), how.batch, rng), strict=False):
+        batch = pixels[rows]
+        if anchors is not None:
+            anchor_rows = next(anchor_batches)
+            batch = torch.cat([batch, anchors[anchor_rows]])
+        if how.augment != "none":
+            batch = augmented(batch, task, rng, shift=how.augment == "full")
+        inputs = _normalized(batch, task).contiguous(memory_format=torch.channels_last)
+        yield Step(inputs, rows, anchor_rows, _rate(how, step))
+
+
 def fit(
     model: nn.Module,
     images: Images,
@@ -140,28 +216,22 @@ def fit(
         seed: of this fit's random stream.
         anchor: a second loss in each step, from one forward pass over both batches.
     """
-    rng = generator(seed)
-    optimizer = _optimizer(model, how)
+    teach(model, Lesson("fit", images, targets, how, loss, seed, anchor), task)
+
+
+def teach(model: nn.Module, lesson: Lesson, task: Task) -> None:
+    """Fit `model` in place as a lesson says; what fails is told with the lesson's stage and the step."""
+    optimizer = _optimizer(model, lesson.how)
     model.train()
-    pixels = torch.from_numpy(np.array(images))
-    anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
-    anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)
-    for step, rows in zip(range(how.steps), _batches(len(images), how.batch, rng), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(how, step)
-        batch = pixels[rows]
-        if anchor is not None and anchors is not None:
-            anchor_rows = next(anchor_batches)
-            batch = torch.cat([batch, anchors[anchor_rows]])
-        if how.augment != "none":
-            batch = augmented(batch, task, rng, shift=how.augment == "full")
-        logits = model(_normalized(batch, task).contiguous(memory_format=torch.channels_last))
-        value = loss(logits[: len(rows)], targets[rows])
-        if anchor is not None:
-            value = value + anchor.weight * anchor.loss(logits[len(rows) :], anchor.targets[anchor_rows])
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    place = 0
+    with stage(lesson.stage, lambda: place):
+        for place, step in enumerate(steps(lesson, task), start=1):  # noqa: B007 (the stage reads it)
+            for group in optimizer.param_groups:
+                group["lr"] = step.rate
+            value = lesson.value(model(step.inputs), step)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
 
 
 def _rate(how: Fit, step: int) -> float:

@@ -27,7 +27,9 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
 def kd_from_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """`kd` where the teacher is known by its probabilities at T = 1, as they travel."""
     target = soften(teacher, temperature) if temperature != 1 else teacher
-    divergence = F.kl_div(F.log_softmax(student / temperature, dim=1), target, reduction="batchmean")
+    # F.kl_div in its parts, to the bit: as a whole it can't be computed for several students at once.
+    logs = F.log_softmax(student / temperature, dim=1)
+    divergence = (torch.xlogy(target, target) - target * logs).sum() / len(target)
     return temperature**2 * divergence
 
 

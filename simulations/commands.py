@@ -63,7 +63,10 @@ def simulate(
         Engine, typer.Option(help="local: in this process; ray: Flower's own simulation.")
     ] = Engine.local,
     hosts: Annotated[
-        int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
+        int | None,
+        typer.Option(
+            min=1, help="Flower nodes that share the devices [default: one per 500 devices, ray: one per core]."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
     keys: Annotated[
@@ -77,7 +80,7 @@ def simulate(
     """Run a federated distillation on virtual devices and release one int8 ONNX student per device class."""
     console = Console()
     cores = default_workers()
-    used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
+    used_hosts = hosts if hosts is not None else (0 if engine is Engine.local else cores)
     key_folder = (keys or default_keys()).resolve()
     how = How(engine, used_hosts, workers if workers is not None else cores, keys=key_folder)
     if seed is not None and seeds is not None:

@@ -97,7 +97,10 @@ def compare(
         Engine, typer.Option(help="local: in this process; ray: Flower's own simulation.")
     ] = Engine.local,
     hosts: Annotated[
-        int | None, typer.Option(min=1, help="Flower nodes that share the devices [default: 1, ray: one per core].")
+        int | None,
+        typer.Option(
+            min=1, help="Flower nodes that share the devices [default: one per 500 devices, ray: one per core]."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
     keys: Annotated[
@@ -113,7 +116,7 @@ def compare(
     """Run several methods on the same data, split and seeds: one table, one picture of accuracy against bytes."""
     console = Console()
     cores = default_workers()
-    used_hosts = hosts if hosts is not None else (1 if engine is Engine.local else cores)
+    used_hosts = hosts if hosts is not None else (0 if engine is Engine.local else cores)
     key_folder = (keys or default_keys()).resolve()
     how = How(engine, used_hosts, workers if workers is not None else cores, table=False, keys=key_folder)
     changes = changes_of(assignments or [], data_dir, None, rounds, devices)

@@ -15,6 +15,7 @@ from simulations.plots import INK, colour, draw
 PANEL_COLUMNS = 4
 # More classes or devices than these make cells too small for a number, or tick labels that overlap.
 NUMBERED_CLASSES, NUMBERED_DEVICES, TICKS = 12, 30, 40
+DRAWN_CELLS = 5000
 
 
 def confusion_plot(released: Mapping[str, Mapping[str, Any]], label_names: Sequence[str]) -> Markup:
@@ -72,7 +73,8 @@ def _heatmap(axes: Axes, counts: NDArray[np.int64], shades: NDArray[np.float64],
     cells = np.empty((*counts.shape, 4))
     cells[..., :3] = to_rgb(own)
     cells[..., 3] = shades
-    axes.pcolormesh(cells, edgecolors="none", linewidth=0)
+    # A shape for each of very many cells would make a page of many MB.
+    axes.pcolormesh(cells, edgecolors="none", linewidth=0, rasterized=counts.size > DRAWN_CELLS)
     axes.set_ylim(counts.shape[0], 0)
     axes.grid(False)
     axes.tick_params(length=0)

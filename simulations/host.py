@@ -1,15 +1,16 @@
-"""A simulated host: carries every n-th virtual device and computes them in worker processes."""
+"""A simulated host: carries every n-th virtual device and computes them with the scenario's executor."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from client.device import Device, DeviceData
+from client.executors import executor_of
 from fedstill.loading import load_object
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
-from fedstill.workers import ordered
 from simulations.attacks import hostile_answer, hostile_devices
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
@@ -30,7 +31,7 @@ def device_data(shelf: Shelf, number: int) -> DeviceData:
 def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Device:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
-    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    kind = scenario.device_classes[scenario.class_of(number)]
     return Device(
         number=number,
         student=kind.student,
@@ -47,12 +48,15 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
 
 def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Let one device answer a request; runs in a worker."""
-    shelf = _shelf(setup.assets)
-    scenario = setup.scenario
-    device = make_device(scenario, shelf, number, setup.device_states)
-    answer = device.answer(request)
-    if number in hostile_devices(scenario.attack, scenario.devices, scenario.seed):
-        return hostile_answer(scenario.attack, device.context, device.uplink, number, answer)
+    device = make_device(setup.scenario, _shelf(setup.assets), number, setup.device_states)
+    return leaving(setup.scenario, device, device.answer(request))
+
+
+def leaving(scenario: Scenario, device: Device, answer: DeviceAnswer) -> DeviceAnswer:
+    """Return what leaves the host: the device's answer, or what a hostile device makes of it."""
+    attack = scenario.attack
+    if attack.share and device.number in hostile_devices(attack, scenario.devices, scenario.seed):
+        return hostile_answer(attack, device.context, device.uplink, device.number, answer)
     return answer
 
 
@@ -61,6 +65,36 @@ def device_half(scenario: Scenario) -> Callable[[Setup, int, bytes], DeviceAnswe
     named = scenario.method.device
     half: Callable[[Setup, int, bytes], DeviceAnswer] = load_object(named) if named else answer_device
     return half
+
+
+@dataclass(frozen=True)
+class SimulatedFleet:
+    """All virtual devices of a run, made where they are computed.
+
+    Attributes:
+        setup: the run.
+    """
+
+    setup: Setup
+
+    def answer(self, number: int, request: bytes) -> DeviceAnswer:
+        """Let a device answer as the scenario's method does."""
+        return device_half(self.setup.scenario)(self.setup, number, request)
+
+    def device(self, number: int) -> Device | None:
+        """Return a device of the product; None for a method with devices of its own."""
+        if self.setup.scenario.method.device:
+            return None
+        return make_device(self.setup.scenario, _shelf(self.setup.assets), number, self.setup.device_states)
+
+    def student(self, number: int) -> str:
+        """Return the architecture of a device's student."""
+        scenario = self.setup.scenario
+        return scenario.device_classes[scenario.class_of(number)].student
+
+    def leaving(self, device: Device, answer: DeviceAnswer) -> DeviceAnswer:
+        """Return what leaves the host when a device gives this answer."""
+        return leaving(self.setup.scenario, device, answer)
 
 
 class SimulatedHost:
@@ -74,9 +108,11 @@ class SimulatedHost:
 
     def __init__(self, setup: Setup, place: int, hosts: int) -> None:
         self._setup = setup
-        classes = setup.scenario.classes_of_devices()
+        scenario = setup.scenario
+        classes = scenario.classes_of_devices()
         self._devices = {number: classes[number] for number in range(place, len(classes), hosts)}
-        open_shelf(setup.assets, setup.scenario)
+        self._executor = executor_of(scenario.executor, setup.workers, scenario.cohort)
+        open_shelf(setup.assets, scenario)
 
     def devices(self) -> Mapping[int, str]:
         """Return the classes of this host's devices by device."""
@@ -87,9 +123,7 @@ class SimulatedHost:
         numbers = [number for number in requests if number in self._devices]
         sizes = _shelf(self._setup.assets).partition
         numbers.sort(key=lambda number: (-len(sizes[number]), number))
-        calls = [(self._setup, number, requests[number]) for number in numbers]
-        answers = ordered(device_half(self._setup.scenario), calls, self._setup.workers)
-        return dict(sorted(zip(numbers, answers, strict=True)))
+        return self._executor.answer(SimulatedFleet(self._setup), {number: requests[number] for number in numbers})
 
 
 def build(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> SimulatedHost:

@@ -62,12 +62,15 @@ def run(grid: Grid, context: Context) -> None:
 
 def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
     open_keys(setup.keys)  # a folder that can't hold keys ends the run now, not after the training
+    shelf = open_shelf(setup.assets, setup.scenario)
+    if shelf.shared:
+        few, many = len(shelf.private.labels), setup.scenario.devices
+        progress.note(f"{few:,} private samples are few for {many:,} devices: drawn with replacement")
     if setup.scenario.method.server:
         baselines.run(grid, setup, progress, memory)
         return
     started = time.monotonic()
     scenario = setup.scenario
-    shelf = open_shelf(setup.assets, scenario)
     plan = plan_of(setup)
     federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
@@ -144,7 +147,7 @@ def federate(
     finished = federation.knowledge.round_number
     progress.stage("rounds", scenario.rounds, finished)
     policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed, attempts)
-    strategy = FederatedDistillation(exchange, federation.conclude, policy, first_round=finished + 1)
+    strategy = FederatedDistillation(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
     return federation

@@ -14,12 +14,13 @@ from server.release.keys import default_folder, open_keys
 from simulations.engines.local import run_local
 from simulations.report import write_seeds_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
-from simulations.scenario import Scenario, dump
+from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
 from simulations.shelf import open_shelf, split
 from simulations.validate import validate
 
 SEEDS = "seeds.json"
+DEVICES_PER_HOST = 500  # their packets are one message: some 25 MB of an MNIST round
 
 
 class Engine(StrEnum):
@@ -35,7 +36,7 @@ class How:
 
     Attributes:
         engine: how messages reach the hosts.
-        hosts: Flower nodes that share the devices.
+        hosts: Flower nodes that share the devices; 0: one, or so many that no message is large.
         workers: processes on this machine.
         table: whether each run prints its table.
         keys: folder of the keys that sign the releases.
@@ -71,13 +72,14 @@ def launch(out: Path, how: How) -> None:
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
+    hosts = how.hosts or -(-load_scenario(str(out / CONFIG)).devices // DEVICES_PER_HOST)
     if how.engine is Engine.local:
-        run_local(server_app, client_app, how.hosts, run_config)
+        run_local(server_app, client_app, hosts, run_config)
         return
     from simulations.engines.ray import run_ray
 
     # Ray spreads hosts over cores already, so a host computes its devices one by one.
-    run_ray(server_app, client_app, how.hosts, run_config, {**run_config, "workers": 1})
+    run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1})
 
 
 def launch_seeds(

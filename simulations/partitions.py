@@ -1,11 +1,14 @@
 """How private data are spread over devices: each rule returns the sample indices of each device."""
 
+import heapq
 from collections.abc import Callable
 
 import numpy as np
 
 from fedstill.errors import DataError
 from fedstill.soft_labels import Ints
+
+DRAWN_DEVICES = 20_000  # devices of all splits that are drawn before one is levelled
 
 Partition = Callable[[Ints, int, float, int, np.random.Generator], list[Ints]]
 
@@ -17,28 +20,51 @@ def dirichlet(labels: Ints, devices: int, alpha: float, min_samples: int, rng: n
         labels: class of each private sample `[samples]`.
         devices: number of devices.
         alpha: concentration; small values give each device few classes.
-        min_samples: redraw until every device has this many.
+        min_samples: of each device at least.
         rng: random stream.
 
+    A split that leaves some device below `min_samples` is drawn again. With very many devices every split does: then
+    the last one is kept, and those devices get samples of the devices that have most.
+
     Raises:
-        DataError: there are too few samples for the devices.
+        DataError: there are too few samples for the devices, or more than a quarter of them would have to move.
     """
     _check_enough(labels, devices, min_samples)
-    for _ in range(1000):
-        parts: list[list[Ints]] = [[] for _ in range(devices)]
-        for label in np.unique(labels):
-            members = rng.permutation(np.flatnonzero(labels == label))
-            shares = rng.dirichlet(np.full(devices, alpha))
-            cuts = (np.cumsum(shares)[:-1] * len(members)).round().astype(np.int64)
-            for part, piece in zip(parts, np.split(members, cuts), strict=True):
-                part.append(piece)
-        joined = [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+    for _ in range(max(1, min(1000, DRAWN_DEVICES // devices))):
+        joined = _drawn_by_class(labels, devices, alpha, rng)
         if min(len(part) for part in joined) >= min_samples:
             return joined
-    raise DataError(
-        f"no Dirichlet split with alpha {alpha} gives each of {devices} devices {min_samples} of {len(labels)} "
-        "samples; use fewer devices, a larger partition.alpha or a smaller partition.min_samples"
-    )
+    lacking = sum(max(0, min_samples - len(part)) for part in joined)
+    if lacking > len(labels) / 4:
+        raise DataError(
+            f"no Dirichlet split with alpha {alpha} gives each of {devices} devices {min_samples} of {len(labels)} "
+            "samples; use fewer devices, a larger partition.alpha or a smaller partition.min_samples"
+        )
+    return _levelled(joined, min_samples, rng)
+
+
+def _drawn_by_class(labels: Ints, devices: int, alpha: float, rng: np.random.Generator) -> list[Ints]:
+    parts: list[list[Ints]] = [[] for _ in range(devices)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(devices, alpha))
+        cuts = (np.cumsum(shares)[:-1] * len(members)).round().astype(np.int64)
+        for part, piece in zip(parts, np.split(members, cuts), strict=True):
+            part.append(piece)
+    return [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+
+
+def _levelled(parts: list[Ints], least: int, rng: np.random.Generator) -> list[Ints]:
+    """Move samples, one at a time, from whoever has most to those who have too few."""
+    held = [list(rng.permutation(part)) for part in parts]
+    heap = [(-len(own), device) for device, own in enumerate(held)]
+    heapq.heapify(heap)
+    for own in held:
+        while len(own) < least:
+            _, richest = heapq.heappop(heap)
+            own.append(held[richest].pop())
+            heapq.heappush(heap, (-len(held[richest]), richest))
+    return [np.sort(np.array(own, dtype=np.int64)) for own in held]
 
 
 def iid(labels: Ints, devices: int, alpha: float, min_samples: int, rng: np.random.Generator) -> list[Ints]:

@@ -53,6 +53,10 @@ class RunProgress:
         if self._console.is_terminal:
             self._bars.stop()
 
+    def note(self, text: str) -> None:
+        """Show a line that stays, above the bars."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """Begin a stage of `total` steps, `done` of which an earlier run did."""
         self._stage, self._total, self._done, self._offset = name, total, done, done

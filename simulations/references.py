@@ -32,7 +32,7 @@ def local_only(setup: Setup, number: int) -> float:
     """Return the test accuracy of a device that repeats the local training of all rounds without any exchange."""
     scenario, shelf = setup.scenario, Shelf(setup.assets)
     task = load_task(scenario.task)
-    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    kind = scenario.device_classes[scenario.class_of(number)]
     model = build(architecture(kind.student), task, torch_seed(scenario.seed, "device", number))
     data = device_data(shelf, number)
     everyone = range(scenario.devices)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import Field, model_validator
 
+from client.executors import CohortSettings
 from fedstill.config import Settings, override, parse, read_toml
 from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError
@@ -118,6 +119,10 @@ class Scenario(Settings):
     telemetry: str = ""
     """File that `fedstill server telemetry --out` wrote: what devices told about earlier releases of these students. A
     class whose own devices were slower than its budget is then refused; empty: nothing is known of them."""
+    executor: Literal["sequential", "process", "cohort"] = "process"
+    """How a host computes its devices: one by one; in worker processes, with the same result; or students of one
+    architecture together, with other roundings."""
+    cohort: CohortSettings = CohortSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -138,8 +143,8 @@ class Scenario(Settings):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
         return self
 
-    def classes_of_devices(self) -> list[str]:
-        """Return the class of each device: shares by largest remainder, at least one device in each class."""
+    def class_counts(self) -> dict[str, int]:
+        """Return the devices of each class: shares by largest remainder, at least one device in each class."""
         names = list(self.device_classes)
         total = sum(kind.share for kind in self.device_classes.values())
         exact = [self.device_classes[name].share / total * self.devices for name in names]
@@ -150,7 +155,23 @@ class Scenario(Settings):
                 counts[place] += 1
         while sum(counts) > self.devices:
             counts[counts.index(max(counts))] -= 1
-        return [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+        return dict(zip(names, counts, strict=True))
+
+    def classes_of_devices(self) -> list[str]:
+        """Return the class of each device: those of a class are numbered one after the other."""
+        return [name for name, count in self.class_counts().items() for _ in range(count)]
+
+    def class_of(self, number: int) -> str:
+        """Return the class of one device, for which a list of all would be long.
+
+        Raises:
+            IndexError: there is no such device.
+        """
+        for name, count in self.class_counts().items():
+            if number < count:
+                return name
+            number -= count
+        raise IndexError(f"no device {number} beyond the last")
 
 
 def builtin() -> list[str]:

@@ -25,6 +25,8 @@ from fedstill.tasks import Images, Task, load_task
 from simulations.partitions import PARTITIONS
 from simulations.scenario import Scenario
 
+SPARE = 2  # times the samples that the devices need at least, when they are drawn with replacement
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -90,6 +92,16 @@ class Shelf:
         with np.load(self.folder / "partition.npz") as parts:
             return [parts[str(device)] for device in range(len(parts.files))]
 
+    @cached_property
+    def shared(self) -> bool:
+        """Whether samples were drawn with replacement, for more devices than there are samples for."""
+        seen = np.zeros(len(self.private.labels), dtype=np.bool_)
+        for rows in self.partition:
+            if seen[rows].any() or len(np.unique(rows)) < len(rows):
+                return True
+            seen[rows] = True
+        return False
+
     def of_device(self, device: int) -> Labelled:
         """Return a device's private samples."""
         rows = self.partition[device]
@@ -123,16 +135,7 @@ def split(scenario: Scenario) -> dict[str, np.ndarray]:
     server, guard, proxy, private = (np.sort(part) for part in np.split(order, edges))
     if data.private_samples:
         private = private[np.sort(stream(scenario.seed, "private").permutation(len(private))[: data.private_samples])]
-    labels = arrays.train_labels[private].astype(np.int64)
-    rule = resolve("partition rule", scenario.partition.rule, PARTITIONS)
-    parts = rule(
-        labels,
-        scenario.devices,
-        scenario.partition.alpha,
-        scenario.partition.min_samples,
-        stream(scenario.seed, "partition"),
-    )
-    _check_parts(parts, scenario.devices, len(labels), scenario.partition.rule)
+    parts = _parts(scenario, arrays.train_labels[private].astype(np.int64))
     files: dict[str, np.ndarray] = {"proxy-images": arrays.train_images[proxy]}
     for name, rows in (("server", server), ("guard", guard), ("private", private)):
         files[f"{name}-images"] = arrays.train_images[rows]
@@ -140,6 +143,26 @@ def split(scenario: Scenario) -> dict[str, np.ndarray]:
     files["test-images"], files["test-labels"] = arrays.test_images, arrays.test_labels.astype(np.int64)
     files.update({f"part-{device}": rows for device, rows in enumerate(parts)})
     return files
+
+
+def _parts(scenario: Scenario, labels: Ints) -> list[Ints]:
+    """Return the rows of each device.
+
+    Where the samples are too few for the devices, the rule splits a pool of draws from them, so that a sample may be on
+    several devices, or twice on one.
+    """
+    wanted = scenario.partition
+    rule = resolve("partition rule", wanted.rule, PARTITIONS)
+    rng = stream(scenario.seed, "partition")
+    if len(labels) >= scenario.devices * wanted.min_samples:
+        parts = rule(labels, scenario.devices, wanted.alpha, wanted.min_samples, rng)
+        _check_parts(parts, scenario.devices, len(labels), wanted.rule)
+        return parts
+    drawn = SPARE * scenario.devices * wanted.min_samples
+    pool = stream(scenario.seed, "pool").integers(0, len(labels), drawn)
+    parts = rule(labels[pool], scenario.devices, wanted.alpha, wanted.min_samples, rng)
+    _check_parts(parts, scenario.devices, drawn, wanted.rule)
+    return [np.sort(pool[part]) for part in parts]
 
 
 def _check_parts(parts: list[Ints], devices: int, samples: int, rule: str) -> None:

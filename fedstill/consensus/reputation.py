@@ -28,7 +28,7 @@ from fedstill.consensus.averaging import outer, weighted
 from fedstill.consensus.experts import log_pool
 from fedstill.consensus.votes import Consensus, Votes
 from fedstill.consensus.weighting import bounded
-from fedstill.soft_labels import Bools, Floats, Ints
+from fedstill.soft_labels import Floats, Ints
 
 CHECKS = 3  # each is against a reference that the one before it has cleaned
 ENOUGH = 5  # expected samples of a class below which a check of it would be chance
@@ -97,7 +97,7 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
     reference = weighted(votes, claims).labels if votes.teacher is None else votes.teacher
     anchored = informedness(votes, reference)
     unsure = np.ones(votes.present.shape[1], dtype=np.bool_) if votes.unsure is None else votes.unsure
-    doubtful, own_claims = (votes, claims) if unsure.all() else (_about(votes, unsure), claims[:, unsure])
+    doubtful, own_claims = (votes, claims) if unsure.all() else (votes.about(np.flatnonzero(unsure)), claims[:, unsure])
     now = anchored
     for _ in range(CHECKS):
         settled = _judged(doubtful, now, own_claims)
@@ -106,12 +106,6 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
     reputation = remembered(now, votes.reputation, memory)
     found = log_pool(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
     return Consensus(found.labels, found.covered, reputation)
-
-
-def _about(votes: Votes, samples: Bools) -> Votes:
-    places = np.flatnonzero(samples)
-    rows = np.take(votes.probabilities, places, axis=1)
-    return Votes(rows, votes.present[:, places], votes.certainty[:, places], votes.class_priors)
 
 
 def _judged(votes: Votes, weights: Floats, claims: Floats) -> Floats:

@@ -1,11 +1,33 @@
 """What every rule takes and returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
+from fedstill.consensus.ballots import Ballots, DiskRows
 from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels, entropy
+
+
+class Rows(Protocol):
+    """Probabilities `[devices, samples, classes]`: an array, or in a round too large for memory `ballots.DiskRows`.
+
+    What rules may do with either: iterate over the devices, and take `[:, a:b]`, a slice of samples of all of them.
+    `numpy.asarray` makes an array of either, which takes the memory.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Devices, samples, classes."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Floats]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __array__(self) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +45,7 @@ class Votes:
             `[devices, classes]`.
     """
 
-    probabilities: Floats
+    probabilities: Rows
     present: Bools
     certainty: Floats
     class_priors: Floats
@@ -49,20 +71,30 @@ class Votes:
             reputation: `[classes]` by device, of the devices that have one.
         """
         devices = sorted(votes)
-        labels = [votes[device] for device in devices]
+        labels = votes.heads() if isinstance(votes, Ballots) else [votes[device] for device in devices]
         classes = labels[0].probabilities.shape[1]
         uniform = np.full(classes, 1 / classes, dtype=np.float32)
         unknown = np.full(classes, np.nan, dtype=np.float32)
         sure = np.ones(len(ids), dtype=np.float32)
+        certainties = [sure if label.certainty is None else label.certainty for label in labels]
+        nobody = all(label.certainty is None for label in labels)  # then one row stands for all
         return Votes(
-            probabilities=np.stack([label.probabilities for label in labels]),
+            probabilities=votes.rows()
+            if isinstance(votes, Ballots)
+            else np.stack([own.probabilities for own in labels]),
             present=np.stack([label.present for label in labels]),
-            certainty=np.stack([sure if label.certainty is None else label.certainty for label in labels]),
+            certainty=np.broadcast_to(sure, (len(labels), len(ids))) if nobody else np.stack(certainties),
             class_priors=np.stack([uniform if label.class_prior is None else label.class_prior for label in labels]),
             teacher=teacher,
             unsure=unsure,
             reputation=np.stack([reputation.get(device, unknown) for device in devices]) if reputation else None,
         )
+
+    def about(self, samples: Ints) -> "Votes":
+        """Return the votes about some of the samples, without what is known of the teacher and of before."""
+        rows = self.probabilities
+        part = rows.about(samples) if isinstance(rows, DiskRows) else np.take(rows, samples, axis=1)
+        return Votes(part, self.present[:, samples], self.certainty[:, samples], self.class_priors)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ take what comes within the timeout, check every packet, hold the quorum, and han
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -18,6 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from typing_extensions import TypeVar
 
 from fedstill.consensus import Votes, mean
+from fedstill.consensus.ballots import Ballots
 from fedstill.errors import PacketError, QuorumError
 from fedstill.exchange import ServerExchange
 from fedstill.flower.adapter import LOST, serialize
@@ -37,6 +39,7 @@ from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
 MAX_FAILED_QUERIES = 3
+IN_MEMORY = 256_000_000  # bytes of a round's soft labels, of which a consensus makes a copy
 
 A = TypeVar("A", default=SoftLabels)
 A_co = TypeVar("A_co", covariant=True)
@@ -165,8 +168,9 @@ class RoundStrategy(Strategy, Generic[A]):
         count = self.policy.asked(len(reached))
         # Without a draw, a device whose host is gone is asked in vain: its absence is told.
         self._asked = participants(self.policy.seed, server_round, reached, count) if self.policy.active else []
+        asked = set(self._asked)
         for node, devices in sorted(self._hosts.items()):
-            own = [device for device in devices if device in self._asked] if self.policy.active else devices
+            own = [device for device in devices if device in asked] if self.policy.active else devices
             if not own:
                 continue
             requests = {device: self._exchange.request(device, server_round) for device in own}
@@ -179,7 +183,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check all answers, hold the quorum and conclude the round."""
-        votes: dict[int, A] = {}
+        votes = self._box(server_round)
         metrics: dict[int, Mapping[str, float]] = {}
         refused: dict[int, str] = {}
         for reply in replies:
@@ -204,7 +208,7 @@ class RoundStrategy(Strategy, Generic[A]):
         round_replies = RoundReplies(
             round_number=server_round,
             ids=self._exchange.ids(server_round),
-            votes=dict(sorted(votes.items())),
+            votes=dict(sorted(votes.items())) if isinstance(votes, dict) else votes,
             metrics=dict(sorted(metrics.items())),
             refused=refused,
             device_classes=self.device_classes,
@@ -226,7 +230,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self,
         round_number: int,
         reply: Message,
-        votes: dict[int, A],
+        votes: MutableMapping[int, A],
         metrics: dict[int, Mapping[str, float]],
         refused: dict[int, str],
     ) -> None:
@@ -251,26 +255,32 @@ class RoundStrategy(Strategy, Generic[A]):
             except PacketError as error:
                 refused[device] = str(error)
 
-    def _deliver(self, grid: Grid, messages: list[Message], timeout: float) -> list[Message]:
-        """Send a round's messages, again to hosts that got lost and came back, and return the replies.
+    def _box(self, round_number: int) -> MutableMapping[int, A]:
+        """Return what takes a round's answers by device: it is in ascending order, or a dict to be sorted."""
+        return {}
+
+    def _deliver(self, grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
+        """Send a round's messages, again to hosts that got lost and came back, and yield the replies.
 
         A device answers a round that it finished from what it did, so that nothing is done twice.
         """
         deadline = time.monotonic() + timeout
-        sent, replies = messages, self._send(grid, messages, timeout)
-        for _ in range(self.policy.attempts - 1):
-            lost = {
-                reply.metadata.reply_to_message_id: reply
-                for reply in replies
-                if reply.has_error() and reply.error.code in LOST
-            }
+        sent = messages
+        for attempt in range(1, self.policy.attempts + 1):
+            lost: dict[str, Message] = {}
+            for reply in self._send(grid, sent, max(1.0, deadline - time.monotonic()), repeated=attempt > 1):
+                if attempt < self.policy.attempts and reply.has_error() and reply.error.code in LOST:
+                    lost[reply.metadata.reply_to_message_id] = reply
+                else:
+                    yield reply
             sent = [message for message in sent if message.metadata.message_id in lost]
             back = self._wait_for(grid, {message.metadata.dst_node_id for message in sent}, deadline)
             sent = [message for message in sent if message.metadata.dst_node_id in back]
+            again = {message.metadata.message_id for message in sent}
+            yield from (reply for number, reply in lost.items() if number not in again)
             if not sent:
-                break
+                return
             log.info("%d hosts were lost and came back; asking them again", len(sent))
-            asked = {message.metadata.message_id for message in sent}
             sent = [
                 Message(
                     message.content,
@@ -281,9 +291,6 @@ class RoundStrategy(Strategy, Generic[A]):
                 )
                 for message in sent
             ]
-            replies = [reply for reply in replies if reply.metadata.reply_to_message_id not in asked]
-            replies += self._send(grid, sent, max(1.0, deadline - time.monotonic()), repeated=True)
-        return replies
 
     def _wait_for(self, grid: Grid, nodes: set[int], deadline: float) -> set[int]:
         """Return those of the nodes that are there, as soon as all are, or after the policy's absence."""
@@ -295,17 +302,19 @@ class RoundStrategy(Strategy, Generic[A]):
             time.sleep(1.0)
         return set()
 
-    def _send(self, grid: Grid, messages: list[Message], timeout: float, *, repeated: bool = False) -> list[Message]:
-        """Send messages and return the replies, all counted: only a message that was sent has its id and full size.
+    def _send(
+        self, grid: Grid, messages: list[Message], timeout: float, *, repeated: bool = False
+    ) -> Iterator[Message]:
+        """Send messages and yield the replies, one in memory at a time where the grid has them so.
 
-        A repeated message's packets were counted when they were made; all of it is envelope then.
+        All are counted once the last reply is taken: only a message that was sent has its id and full size. A repeated
+        message's packets were counted when they were made; all of it is envelope then.
         """
-        replies = list(grid.send_and_receive(messages, timeout=timeout))
+        for reply in grid.send_and_receive(messages, timeout=timeout):
+            self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
+            yield reply
         for message in messages:
             self.traffic.add_message(len(serialize(message)), 0 if repeated else _packets_in(message))
-        for reply in replies:
-            self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
-        return replies
 
     def _discover(self, grid: Grid) -> None:
         """Learn which hosts are there and which devices they carry; wait for the quorum as long as `timeout`."""
@@ -318,7 +327,7 @@ class RoundStrategy(Strategy, Generic[A]):
             unknown = sorted(nodes - self._hosts.keys())
             if unknown:
                 queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
-                self._register(self._send(grid, queries, self.policy.timeout))
+                self._register(list(self._send(grid, queries, self.policy.timeout)))
             known = sum(len(devices) for devices in self._hosts.values())
             if known >= needed or time.monotonic() > deadline:
                 return
@@ -357,6 +366,8 @@ class FederatedDistillation(RoundStrategy):
             and writes the checkpoint. Default: publish the mean over those who answered.
         policy: quorum and waiting.
         first_round: the first round to run, more than 1 on resume.
+        scratch: a folder on a disk for the soft labels of rounds whose devices have more than fit memory; None: they
+            stay in memory.
     """
 
     def __init__(
@@ -365,14 +376,24 @@ class FederatedDistillation(RoundStrategy):
         conclude: Conclude | None = None,
         policy: RoundPolicy | None = None,
         first_round: int = 1,
+        *,
+        scratch: Path | None = None,
     ) -> None:
         super().__init__(exchange, conclude if conclude is not None else self._publish_mean, policy, first_round)
         self.exchange = exchange
         self.device_classes = exchange.device_classes  # one and the same: what goes down is encoded by class
+        self._scratch = scratch
 
     def summary(self) -> None:
         """Log what this strategy exchanges."""
         log.info("%d proxy samples a round, quorum %.0f %%", self.exchange.per_round, 100 * self.policy.quorum)
+
+    def _box(self, round_number: int) -> MutableMapping[int, SoftLabels]:
+        samples, classes = len(self.exchange.ids(round_number)), self.exchange.context.classes
+        size = 4 * self.policy.asked(len(self.device_classes)) * samples * classes
+        if self._scratch is None or size <= IN_MEMORY:
+            return {}
+        return Ballots(samples, classes, self._scratch)
 
     def _publish_mean(self, replies: RoundReplies) -> Mapping[str, float]:
         consensus = mean(Votes.stack(replies.ids, replies.votes))

@@ -122,7 +122,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     stored = disk.load(received.round_number)
     if stored is not None and stored.round_number == received.round_number:
         return stored.answer
-    student = scenario.device_classes[scenario.classes_of_devices()[number]].student
+    student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, torch_seed(scenario.seed, "device", number))
     if stored is not None:
         model.load_state_dict(stored.student)

@@ -80,7 +80,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """
     scenario, shelf = setup.scenario, Shelf(setup.assets)
     task = load_task(scenario.task)
-    student = scenario.device_classes[scenario.classes_of_devices()[number]].student
+    student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, seed=0)
     try:
         received = decode(scenario.seed, state_of(model), request)

@@ -78,8 +78,12 @@ class LocalGrid(Grid):
         return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push messages and return their replies; nothing is ever late here, so `timeout` is not used."""
-        return self.pull_messages(self.push_messages(messages))
+        """Yield the replies, each message being answered when its reply is taken, so that one reply is in memory.
+
+        Nothing is ever late here, so `timeout` is not used.
+        """
+        for message in messages:
+            yield from self.pull_messages(self.push_messages([message]))
 
     def _deliver(self, message: Message) -> Message:
         received = deserialize(serialize(message))

@@ -6,7 +6,7 @@ from torch.nn import functional
 from client import background
 from fedstill.cache import LabelCache
 from fedstill.fit import Fit
-from fedstill.learning import build
+from fedstill.learning import build, logits, teach
 from fedstill.models import architecture
 from simulations.sources import DIGITS, load_digits
 
@@ -33,16 +33,15 @@ def specialist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mine = np.flatnonzero(arrays.train_labels[:half] < 2)
     held = np.arange(10) < 2
     model = build(architecture("tiny-conv-s"), DIGITS, seed=0)
-    background.learn(
-        model,
+    lesson = background.lesson(
         (arrays.train_images[mine], arrays.train_labels[mine]),
         (arrays.train_images[half:], np.full(len(arrays.train_labels) - half, 10)),
         held,
-        DIGITS,
         Fit(steps=120, batch=32, learning_rate=0.05, optimizer="sgd", decay="cosine"),
         seed=1,
     )
-    rows, certainty = background.predict_held(model, arrays.test_images, held, DIGITS)
+    teach(model, lesson, DIGITS)
+    rows, certainty = background.predicted(logits(model, arrays.test_images, DIGITS), held)
     assert rows[:, 2:].max() == 0
     assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
     return certainty, rows.argmax(axis=1), arrays.test_labels

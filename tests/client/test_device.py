@@ -8,6 +8,7 @@ import torch
 from client.device import Device
 from fedstill.cache import LabelCache
 from fedstill.exchange import ServerExchange, open_request
+from fedstill.learning import Lesson
 from fedstill.packet import decode
 from fedstill.rounds import DeviceAnswer
 from fedstill.soft_labels import SoftLabels
@@ -61,7 +62,7 @@ def test_asking_a_round_twice_repeats_the_answer_without_training_again(
     def no_training(*arguments: object) -> None:
         raise AssertionError("trained twice")
 
-    monkeypatch.setattr("client.device.revisit", no_training)
+    monkeypatch.setattr("client.device.teach", no_training)
     assert device(small, shelf, tmp_path).answer(request) == first
 
 
@@ -129,12 +130,11 @@ def test_the_digest_leaves_out_the_samples_that_the_round_asks_about(
     small: Scenario, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[int] = []
-    import client.device as module
 
-    def spy(model: object, images: np.ndarray, targets: torch.Tensor, *rest: object) -> None:
-        fitted.append(len(images))
+    def spy(model: object, lesson: Lesson, task: object) -> None:
+        fitted.append(len(lesson.images))
 
-    monkeypatch.setattr(module, "fit", spy)
+    monkeypatch.setattr("client.device.teach", spy)
     exchange = server_of(small, shelf)
     device(small, shelf, tmp_path).answer(exchange.request(0, 1))
     asked = small.exchange.per_round
@@ -195,7 +195,7 @@ def test_a_device_digests_no_consensus_that_has_reached_the_duration(
     exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
     digested: list[np.ndarray] = []
     dropped = 0
-    monkeypatch.setattr("client.device.fit", lambda model, images, *rest: digested.append(images))
+    monkeypatch.setattr("client.device.teach", lambda model, lesson, task: digested.append(lesson.images))
     for round_number in range(1, 7):
         cache, asked = exchange.cache, exchange.ids(round_number)
         served(exchange, own, round_number)

@@ -286,7 +286,7 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--set", "teacher.architecture=tiny-conv-"], "did you mean 'tiny-conv-"),
         (["--set", "task=/no/file.py:task"], "no such Python file"),
         (["--set", "data.proxy_samples=1290"], "leave none for the devices"),
-        (["--devices", "200"], "too few for 200 devices"),
+        (["--devices", "2"], "2 devices can't fill 4 device classes"),
         (["--seeds", "0,x"], "whole numbers"),
         (["--engine", "rai"], "rai"),
         (["--method", "fedavgg"], "did you mean 'fedavg'"),

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from fedstill.fit import Fit
-from fedstill.learning import Anchor, accuracy, augmented, build, fit, generator, normalize, predict, state_of
-from fedstill.models import ARCHITECTURES
+from fedstill.learning import Anchor, accuracy, augmented, build, fit, generator, logits, normalize, predict, state_of
+from fedstill.models import ARCHITECTURES, architecture
 from fedstill.tasks import Arrays, Images, Task
+from simulations.sources import MNIST
 
 
 def no_data(folder: object) -> Arrays:
@@ -106,3 +107,12 @@ def test_normalization_uses_the_tasks_constants_only() -> None:
     black, white = np.zeros((1, 1, 8, 8), np.uint8), np.full((1, 1, 8, 8), 255, np.uint8)
     assert np.unique(normalize(black, task)).tolist() == [-2.0]
     assert np.unique(normalize(white, task)).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("student", ["strided-conv-m", "strided-separable-m", "pooled-grey-xl"])
+def test_the_size_of_a_block_changes_no_bit_of_a_prediction(student: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(architecture(student), MNIST, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (300, 1, 28, 28), dtype=np.uint8)
+    blocked = logits(model, images, MNIST)
+    monkeypatch.setattr("fedstill.learning.BLOCK_PIXELS", 10**9)
+    assert torch.equal(blocked, logits(model, images, MNIST))

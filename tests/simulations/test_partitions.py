@@ -38,6 +38,13 @@ def test_an_impossible_skew_gives_up_with_a_clear_error() -> None:
         dirichlet(LABELS, 100, 0.001, 15, np.random.default_rng(0))
 
 
+def test_with_very_many_devices_each_still_has_its_least_and_no_sample_is_lost() -> None:
+    parts = dirichlet(LABELS, 150, 0.3, 5, np.random.default_rng(0))
+    assert min(len(part) for part in parts) == 5
+    assert sorted(np.concatenate(parts).tolist()) == list(range(2000))
+    assert max(len(np.unique(LABELS[part])) for part in parts) > 1
+
+
 def test_one_class_gives_each_device_one_class_and_shares_classes_among_more_devices() -> None:
     labels = np.random.default_rng(0).integers(0, 3, 90)
     parts = PARTITIONS["one-class"](labels, 5, 1.0, 1, np.random.default_rng(1))

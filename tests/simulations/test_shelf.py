@@ -57,6 +57,20 @@ def test_a_split_that_leaves_nothing_for_devices_is_refused_before_anything_is_w
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_devices_than_samples_draw_them_with_replacement_by_the_seed_alone(tmp_path: Path) -> None:
+    scenario = load_scenario("digits", ["devices=300"])
+    shelf, same = (open_shelf(tmp_path / name, scenario) for name in ("one", "same"))
+    assert len(shelf.private.labels) < 300 * 10
+    assert shelf.shared
+    assert min(len(part) for part in shelf.partition) >= 10
+    assert all(np.array_equal(a, b) for a, b in zip(shelf.partition, same.partition, strict=True))
+    assert max(part.max() for part in shelf.partition) < len(shelf.private.labels)
+
+
+def test_enough_samples_are_never_shared(small: Scenario, tmp_path: Path) -> None:
+    assert not open_shelf(tmp_path / "assets", small).shared
+
+
 PARTITION = """
 import numpy as np
 def twice(labels, devices, alpha, min_samples, rng):

@@ -30,7 +30,7 @@ def federation(devices: int = 10, teacher: np.ndarray | None = None) -> Votes:
 
 def corrupt(votes: Votes, rows: np.ndarray, hostile: int = 2) -> Votes:
     """Let the first devices vote `rows` and claim that all of their data are of class 0."""
-    changed, priors = votes.probabilities.copy(), votes.class_priors.copy()
+    changed, priors = np.array(votes.probabilities), votes.class_priors.copy()
     changed[:hostile] = rows
     priors[:hostile] = np.eye(CLASSES, dtype=np.float32)[0]
     return replace(votes, probabilities=changed, class_priors=priors)
@@ -92,10 +92,11 @@ def test_chance_has_no_informedness_whatever_the_shares_of_the_classes(seed: int
 
 def test_informedness_is_the_difference_of_hit_and_false_alarm_rates_of_those_present() -> None:
     votes = federation(2)
-    votes.probabilities[0] = TRUTH
-    votes.probabilities[1] = LIES["flipped"]
+    rows = np.array(votes.probabilities)
+    rows[0], rows[1] = TRUTH, LIES["flipped"]
     votes.present[1, LABELS != 0] = False
-    votes.probabilities[1, LABELS != 0] = 0
+    rows[1, LABELS != 0] = 0
+    votes = replace(votes, probabilities=rows)
     assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[0], 1)
     assert np.allclose(informedness(votes, TRUTH.astype(np.float32))[1], 0)
 

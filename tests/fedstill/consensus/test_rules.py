@@ -119,7 +119,7 @@ def test_rules_that_change_a_unanimous_vote_keep_its_class(name: str) -> None:
 
 def flood(votes: Votes, hostile: int) -> Votes:
     """Let the last `hostile` devices claim full certainty and all of their data in a class that they always name."""
-    rows, priors, certainty = votes.probabilities.copy(), votes.class_priors.copy(), votes.certainty.copy()
+    rows, priors, certainty = np.array(votes.probabilities), votes.class_priors.copy(), votes.certainty.copy()
     rows[-hostile:] = priors[-hostile:] = np.eye(rows.shape[2], dtype=np.float32)[-1]
     certainty[-hostile:] = 1
     return replace(votes, probabilities=rows, class_priors=priors, certainty=certainty)

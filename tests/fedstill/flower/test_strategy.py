@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_a_round_gathers_the_votes_of_all_devices_in_order_with_their_classes() 
     assert replies.device_classes[4] == "big"
     assert replies.metrics[3] == {"accuracy": 0.5}
     assert set(strategy.traffic.uplink) == set(range(6))
+
+
+def test_votes_too_many_for_memory_are_kept_on_disk_and_decide_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr("fedstill.flower.strategy.IN_MEMORY", limit)
+        exchange = ServerExchange(SHARED, per_round=10, rounds=2)
+        strategy = FederatedDistillation(exchange, policy=RoundPolicy(6), scratch=tmp_path)
+        disks: dict[int, LabelCache] = {}
+        app = hosts(lambda device, request, disks=disks: good(device, request, disks))  # type: ignore[misc]
+        strategy.start(LocalGrid(app, 3, {}), num_rounds=2)
+        caches.append(exchange.cache)
+    assert caches[0].checksum == caches[1].checksum
+    assert caches[0].version == 3
 
 
 def test_bad_packets_are_refused_with_a_reason_and_the_round_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,54 @@
+"""How many students of an architecture to compute at once: what a short measurement finds fastest."""
+
+import copy
+import time
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fedstill.cohorts import Cohort
+from fedstill.fit import Fit
+from fedstill.learning import Lesson, block, build, logits, teach
+from fedstill.models import architecture
+from fedstill.tasks import Task
+
+CHUNKS = {"cpu": (1, 10, 50), "cuda": (10, 50, 200)}  # large ones leave a core's cache, and fill a GPU
+BLOCKS = 4  # of predicted samples beside two steps: devices predict more than they learn
+
+
+@lru_cache(maxsize=64)
+def best_chunk(student: str, task: Task, batch: int, device: str) -> int:
+    """Return the chunk size with the least time per student, of a few; takes about a second.
+
+    Args:
+        student: the architecture.
+        task: what it learns.
+        batch: samples in a step.
+        device: torch device.
+    """
+    return min(CHUNKS[device], key=lambda size: seconds(student, task, batch, device, size))
+
+
+def seconds(student: str, task: Task, batch: int, device: str, size: int) -> float:
+    """Return the seconds per student of two steps and some predictions, `size` students at once."""
+    model = build(architecture(student), task, seed=0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BLOCKS * block(task), *task.input_shape), dtype=np.uint8)
+    labels = torch.from_numpy(rng.integers(0, task.classes, batch))
+    how = Fit(steps=2, batch=batch, learning_rate=0.0, optimizer="sgd")
+    lesson = Lesson("measure", images[:batch], labels, how, F.cross_entropy, seed=0)
+    models = [copy.deepcopy(model) for _ in range(size)]
+    best = float("inf")
+    for _ in range(2):  # the first one also loads code and fills caches
+        started = time.perf_counter()
+        if size == 1 and device == "cpu":
+            teach(model, lesson, task)
+            logits(model, images, task)
+        else:
+            cohort = Cohort(models, device)
+            cohort.teach([lesson] * size, task)
+            cohort.logits(images, task)
+        best = min(best, time.perf_counter() - started)
+    return best / size

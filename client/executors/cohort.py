@@ -1,0 +1,142 @@
+"""Students of one architecture learn and predict as one computation, in chunks (`fedstill.cohorts`).
+
+The way on a GPU, and for dense students on a CPU, where about ten at a time fit a core's cache. Convolutions of
+different students don't batch well on a CPU: a measurement of their architecture then says 1, which is one after the
+other. Chunks are spread over worker processes like single devices.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from client.device import Begun, Device
+from client.executors.chunks import best_chunk
+from client.executors.interface import Fleet, attempt, log
+from fedstill.cohorts import Cohort
+from fedstill.config import Settings
+from fedstill.errors import ConfigError, FedstillError
+from fedstill.failures import told
+from fedstill.rounds import DeviceAnswer
+from fedstill.workers import ordered
+
+
+class CohortSettings(Settings):
+    """Executor `cohort`."""
+
+    chunk: int = Field(default=0, ge=0, le=10_000)
+    """Students in one computation; 0: what a short measurement of their architecture finds fastest. Roundings depend on
+    it, so that a result to be repeated bit for bit needs a number here."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What computes them."""
+    precision: Literal["highest", "medium"] = "highest"
+    """Of float32 matrix products, as `torch.set_float32_matmul_precision` has it: `medium` is faster on some CPUs with
+    the same error, and on others or on a GPU takes bfloat16 or TF32."""
+
+
+class Cohorts:
+    """Computes students in chunks.
+
+    Args:
+        workers: processes that may compute at once on a CPU; a GPU is driven from this process.
+        settings: of the chunks.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+
+    def __init__(self, workers: int, settings: CohortSettings) -> None:
+        if settings.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("cohort.device is cuda, but torch finds no GPU here; set it to cpu")
+        self._workers = workers if settings.device == "cpu" else 1
+        self._settings = settings
+
+    def answer(self, fleet: Fleet, requests: Mapping[int, bytes]) -> dict[int, DeviceAnswer]:
+        """Return the answers by device, ascending."""
+        students: dict[str, list[int]] = {}
+        for number in requests:
+            students.setdefault(fleet.student(number), []).append(number)
+        chunks: list[list[int]] = []
+        for numbers in students.values():
+            size = self._chunk(fleet, numbers)
+            chunks += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        chunks.sort(key=len, reverse=True)
+        calls = [(fleet, {number: requests[number] for number in chunk}, self._settings) for chunk in chunks]
+        answers: dict[int, DeviceAnswer] = {}
+        for part in ordered(answer_chunk, calls, self._workers):
+            answers |= part
+        return dict(sorted(answers.items()))
+
+    def _chunk(self, fleet: Fleet, numbers: Sequence[int]) -> int:
+        if self._settings.chunk:
+            return self._settings.chunk
+        device = fleet.device(numbers[0])
+        if device is None or len(numbers) == 1:
+            return 1
+        with _precision(self._settings.precision):
+            return best_chunk(device.student, device.task, device.settings.revisit.batch, self._settings.device)
+
+
+def answer_chunk(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer]:
+    """Return the answers of devices whose students have one architecture; runs in a worker.
+
+    When a computation fails, its devices are computed one by one: the one that fails is named, the others answer.
+    """
+    if len(requests) > 1 or settings.device != "cpu":
+        try:
+            with _precision(settings.precision):
+                together = _together(fleet, requests, settings)
+        except FedstillError:
+            raise
+        except Exception as error:
+            log.warning("devices %s fail together and are computed one by one: %s", [*requests], told(error))
+            together = None
+        if together is not None:
+            return together
+    return {number: attempt(fleet, number, request) for number, request in requests.items()}
+
+
+def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer] | None:
+    """Return the answers, None where the devices can only answer one by one."""
+    answers: dict[int, DeviceAnswer] = {}
+    rounds: list[tuple[Device, Begun]] = []
+    for number, request in requests.items():
+        device = fleet.device(number)
+        if device is None:
+            return None
+        begun = device.begin(request)
+        if isinstance(begun, DeviceAnswer):
+            answers[number] = fleet.leaving(device, begun)
+        else:
+            rounds.append((device, begun))
+    if not rounds:
+        return answers
+    task = rounds[0][0].task
+    cohort = Cohort([begun.model for _, begun in rounds], settings.device)
+    most = max(len(begun.lessons) for _, begun in rounds)
+    for back in range(most, 0, -1):  # a device without a digest has its last lesson with the others' last
+        cohort.teach([begun.lessons[-back] if back <= len(begun.lessons) else None for _, begun in rounds], task)
+    asked: dict[bytes, Tensor] = {}  # what several devices are asked about is predicted once for all
+    tested: dict[int, Tensor] = {}
+    for place, (device, begun) in enumerate(rounds):
+        samples, rounds_left = begun.task.predict.tobytes(), begun.task.rounds - begun.task.round_number
+        if samples not in asked:
+            asked[samples] = cohort.logits(device.asked_images(begun), task)
+        if rounds_left not in tested:
+            tested[rounds_left] = cohort.logits(device.test_images(begun), task)
+        answer = device.finish(begun, cohort.state(place), asked[samples][place], tested[rounds_left][place])
+        answers[device.number] = fleet.leaving(device, answer)
+    return answers
+
+
+@contextmanager
+def _precision(wanted: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

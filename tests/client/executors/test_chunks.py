@@ -1,0 +1,23 @@
+import pytest
+
+from client.executors import Cohorts, CohortSettings
+from client.executors.chunks import CHUNKS, best_chunk
+from fedstill.errors import ConfigError
+from simulations.sources import DIGITS
+
+
+def test_the_chunk_that_is_fastest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.executors.chunks.seconds", lambda *what: {1: 3.0, 10: 2.0, 50: 4.0}[what[-1]])
+    assert best_chunk.__wrapped__("tiny-conv-s", DIGITS, 16, "cpu") == 10
+
+
+def test_a_measurement_finds_one_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.executors.chunks.CHUNKS", {"cpu": (1, 2)})
+    assert best_chunk.__wrapped__("tiny-separable-s", DIGITS, 16, "cpu") in (1, 2)
+    assert CHUNKS["cpu"][0] == 1
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="finds no GPU"):
+        Cohorts(1, CohortSettings(device="cuda"))
