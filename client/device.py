@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from client import background
+from client.centroids import Domain
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
@@ -149,7 +150,7 @@ class Device:
 
     def _learn(self, model: nn.Module, task: RoundTask, first: bool) -> dict[str, float]:
         """Digest, then revisit; with a certainty by background both are one fit. Return the work that it was."""
-        if self.settings.certainty == "none":
+        if self.settings.certainty != "background":
             fits, consensus = self._digest(model, task)
             revisit(model, self.data, self.task, self.settings, self._seed("revisit", task.round_number), consensus)
             digested = work_of(fits)
@@ -202,18 +203,25 @@ class Device:
     def _labels(self, model: nn.Module, task: RoundTask) -> SoftLabels:
         images = self.data.proxy[task.predict]
         certainty: Floats | None = None
-        if self.settings.certainty == "none":
-            probabilities = predict(model, images, self.task)
-        else:
+        if self.settings.certainty == "background":
             probabilities, certainty = background.predict_held(model, images, self.held, self.task)
+        else:
+            probabilities = predict(model, images, self.task)
+            if self.settings.certainty == "k-means":
+                certainty = self._domain().certainty(images, self.task)
         surest = probabilities.max(axis=1) if certainty is None else certainty
         return soft_labels(
             task.predict,
             probabilities,
             present=surest >= self.settings.abstain_below,
-            certainty=certainty,
+            certainty=certainty if self.settings.send_certainty else None,
             class_prior=self.class_prior if self.settings.send_class_prior else None,
         )
+
+    def _domain(self) -> Domain:
+        """Return the device's domain; it is the same in each round, and cheap beside the learning."""
+        rng = stream(self.context.seed, "centroids", self.number)
+        return Domain.of(self.data.images, self.data.proxy, self.settings.centroids, self.task, rng)
 
     def _evaluate(self, model: nn.Module, task: RoundTask) -> dict[str, float]:
         """Measure the student: on a fixed part of the test samples, on all of them in the last round."""

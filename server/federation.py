@@ -24,6 +24,7 @@ from server import students, teacher
 from server.checkpoints import Checkpoints
 
 Row = dict[str, Any]
+DOUBTING = ("reputable-experts", "selective-teacher")
 
 
 class LabelledImages(Protocol):
@@ -188,8 +189,8 @@ class Federation:
         self._task = load_task(plan.task)
         builtin = rules(plan.consensus)
         self._rule = resolve("consensus rule", plan.consensus.rule, builtin)
-        # Of the built-in rules one reads where the teacher is unsure; a user's own may.
-        self._asks_the_guard = plan.consensus.rule == "reputable-experts" or plan.consensus.rule not in builtin
+        # Of the built-in rules these read where the teacher is unsure; a user's own may.
+        self._asks_the_guard = plan.consensus.rule in DOUBTING or plan.consensus.rule not in builtin
         self._started = time.monotonic()
         self.knowledge = self._resume() or self._begin()
 
