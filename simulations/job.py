@@ -28,6 +28,7 @@ from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
 from simulations.summary import summarize
 from simulations.table import print_table
+from simulations.telemetry import adopt
 
 
 def plan_of(setup: Setup) -> Plan:
@@ -53,6 +54,7 @@ def run(grid: Grid, context: Context) -> None:
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         if not (setup.out / CONFIG).exists():
             write_config(setup.out, dump(setup.scenario))
+        adopt(setup.scenario, setup.out)
         _run(grid, setup, progress, memory)
     if context.run_config.get("table", True):
         print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)

@@ -115,6 +115,9 @@ class Scenario(Settings):
     students: StudentSettings
     central: CentralSettings
     attack: AttackSettings = AttackSettings()
+    telemetry: str = ""
+    """File that `fedstill server telemetry --out` wrote: what devices told about earlier releases of these students. A
+    class whose own devices were slower than its budget is then refused; empty: nothing is known of them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
