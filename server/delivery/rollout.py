@@ -23,7 +23,7 @@ KEPT = 16  # promoted and withdrawn versions that are remembered
 class Group(Settings):
     """Named devices that get a candidate first."""
 
-    devices: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    devices: tuple[str, ...] = Field(min_length=1, max_length=10_000)
     """Their ids."""
     threshold: float = Field(default=0.1, ge=0, lt=1)
     """Share of them that may refuse the candidate or roll it back before the rollout pauses by itself."""

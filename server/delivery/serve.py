@@ -91,7 +91,8 @@ def credentials(options: Options) -> grpc.ServerCredentials | None:
         if options.certificate or options.key or options.client_ca:
             raise ConfigError("--cert, --key and --client-ca: a certificate needs its key, a client CA needs both")
         if host not in LOOPBACK:
-            raise ConfigError(f"{options.address}: only this machine may be served without a certificate")
+            wish = "say --address 127.0.0.1:PORT"
+            raise ConfigError(f"{options.address}: only this machine may be served without a certificate; {wish}")
         return None
     files = (options.certificate, options.key, *((options.client_ca,) if options.client_ca else ()))
     try:
@@ -129,6 +130,8 @@ async def serve(options: Options, listening: Callable[[int], None] = lambda port
     delivery = Delivery(Store(options.store), state, mutual=options.client_ca is not None)
     try:
         await delivery.refresh()  # a store that can't be read ends the service now; later it is waited for
+        if not delivery.catalogue.offers:
+            _LOG.warning("the store holds no release yet", extra={"store": options.store})
         await _serve(options, proof, delivery, listening)
     finally:
         delivery.close()
@@ -174,8 +177,9 @@ async def _watch(delivery: Delivery, healthy: health.aio.HealthServicer, seconds
             await delivery.refresh()
             now = True
         except FedstillError as error:
-            _LOG.error("the store can't be read", extra={"reason": str(error)})
             now = False
+            if well:
+                _LOG.error("the store can't be read", extra={"reason": str(error)})
         if now != well:
             well = now
             await _tell_health(healthy, well)

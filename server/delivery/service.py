@@ -25,7 +25,7 @@ from server.delivery.metrics import Metrics
 from server.delivery.records import Records
 from server.delivery.rollout import Rollout
 from server.delivery.state import State
-from server.delivery.telemetry import FAILED, Checked, RefusedError, check
+from server.delivery.telemetry import FAILED, OUTCOMES, Checked, RefusedError, check
 from server.release.store import Store
 
 T = TypeVar("T")
@@ -190,6 +190,9 @@ class Delivery(DeliveryServicer):
         """Store a report, and pause the rollout that it is about if it has to."""
         accepted = self._records.add(report, offer.task, offer.student, self._clock())
         if report.outcome in FAILED:
+            facts: dict[str, object] = {"device": report.device, "device_class": report.device_class}
+            facts |= {"version": report.version, "outcome": OUTCOMES[report.outcome], "detail": report.detail}
+            _LOG.warning("release failed on a device", extra=facts)
 
             def pause(rollout: Rollout | None) -> Rollout | None:
                 if rollout is None or rollout.candidate != report.version or rollout.paused:
@@ -201,8 +204,8 @@ class Delivery(DeliveryServicer):
             changed = self._state.change(report.device_class, pause)
             if changed is not None:
                 self.metrics.pauses.inc()
-                facts = {"device_class": report.device_class, "reason": changed.paused}
-                _LOG.warning("rollout paused", extra=facts)
+                reason = {"device_class": report.device_class, "reason": changed.paused}
+                _LOG.warning("rollout paused", extra=reason)
         return accepted
 
     def _named(self, name: str) -> set[int]:
