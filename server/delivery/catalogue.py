@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
-from fedstill.errors import FedstillError, ReleaseError
+from fedstill.errors import ReleaseError
 from fedstill.release.manifest import MANIFEST, read_manifest
 from fedstill.release.trust import Trust, decode
 from fedstill.release.verify import NAME, SNAPSHOT, TARGETS, TIMESTAMP, content_digest, verify_metadata
@@ -51,10 +51,12 @@ class Catalogue:
     Attributes:
         roots: content of all versions of the root, from the first one on.
         offers: by device class and version.
+        bad: why releases are not offered, by their place.
     """
 
     roots: tuple[bytes, ...] = ()
     offers: Mapping[str, Mapping[int, Offer]] = field(default_factory=dict)
+    bad: Mapping[str, str] = field(default_factory=dict)
 
     def versions(self, device_class: str) -> list[int]:
         """Return the versions of a class, oldest first."""
@@ -81,47 +83,50 @@ def load(store: Store, before: Catalogue, named: Callable[[str], Collection[int]
     for version in range(len(roots) + 1, trust.version + 1):
         roots.append(_read(store, root_file(version)))
     same_root = tuple(roots) == before.roots
-    offers = {}
+    offers: dict[str, dict[int, Offer]] = {}
+    bad: dict[str, str] = {}
     for name in store.classes():
         if not NAME.fullmatch(name):
             continue
         versions = store.versions(name)
         known = before.offers.get(name, {})
-        wanted = sorted({*versions[-NEWEST:], *(set(versions) & set(named(name)))})
-        found = {
-            version: offer
-            for version in wanted
-            if (offer := _offer(store, trust, name, version, known.get(version) if same_root else None)) is not None
-        }
-        offers[name] = found
-    return Catalogue(tuple(roots), offers)
+        offers[name] = {}
+        for version in sorted({*versions[-NEWEST:], *(set(versions) & set(named(name)))}):
+            place = f"{name}/{version}"
+            try:
+                offers[name][version] = _offer(store, trust, name, version, known.get(version) if same_root else None)
+            except ReleaseError as error:
+                bad[place] = str(error)
+                if before.bad.get(place) != bad[place]:  # once, not at every look
+                    _LOG.warning("release is not offered", extra={"release": place, "reason": bad[place]})
+    return Catalogue(tuple(roots), offers, bad)
 
 
-def _offer(store: Store, trust: Trust, name: str, version: int, known: Offer | None) -> Offer | None:
-    """Return what is offered as a version; None: it is not good, which the log tells."""
+def _offer(store: Store, trust: Trust, name: str, version: int, known: Offer | None) -> Offer:
+    """Return what is offered as a version.
+
+    Raises:
+        ReleaseError: it is not good.
+    """
     place = f"{name}/{version}"
-    try:
-        timestamp = _read(store, f"{place}/{TIMESTAMP}")
-        if known is not None and known.timestamp == timestamp:
-            return known
-        snapshot, targets = (_read(store, f"{place}/{part}") for part in (SNAPSHOT, TARGETS))
-        signed = verify_metadata(trust, timestamp, snapshot, targets, None)
-        if (signed.device_class, signed.version) != (name, version):
-            raise ReleaseError(f"holds {signed.device_class} version {signed.version}")
-        content = _read(store, f"{place}/{MANIFEST}")
-        if signed.files.get(MANIFEST) != content_digest(content):
-            raise ReleaseError(f"{MANIFEST}: not the file that was signed")
-        ends = [
-            trust.root.signed.expires,
-            decode(Timestamp, timestamp, TIMESTAMP).signed.expires,
-            decode(Snapshot, snapshot, SNAPSHOT).signed.expires,
-            decode(Targets, targets, TARGETS).signed.expires,
-        ]
-        manifest = read_manifest(content)
-        return Offer(timestamp, snapshot, targets, signed.files, min(ends), manifest.task, manifest.student)
-    except FedstillError as error:
-        _LOG.warning("release is not offered", extra={"release": place, "reason": str(error)})
-        return None
+    timestamp = _read(store, f"{place}/{TIMESTAMP}")
+    if known is not None and known.timestamp == timestamp:
+        return known
+    snapshot, targets = (_read(store, f"{place}/{part}") for part in (SNAPSHOT, TARGETS))
+    signed = verify_metadata(trust, timestamp, snapshot, targets, None)
+    if (signed.device_class, signed.version) != (name, version):
+        raise ReleaseError(f"holds {signed.device_class} version {signed.version}")
+    content = _read(store, f"{place}/{MANIFEST}")
+    if signed.files.get(MANIFEST) != content_digest(content):
+        raise ReleaseError(f"{MANIFEST}: not the file that was signed")
+    ends = [
+        trust.root.signed.expires,
+        decode(Timestamp, timestamp, TIMESTAMP).signed.expires,
+        decode(Snapshot, snapshot, SNAPSHOT).signed.expires,
+        decode(Targets, targets, TARGETS).signed.expires,
+    ]
+    manifest = read_manifest(content)
+    return Offer(timestamp, snapshot, targets, signed.files, min(ends), manifest.task, manifest.student)
 
 
 def _read(store: Store, name: str) -> bytes:

@@ -5,7 +5,7 @@ Labels are names and versions that are in the store, methods and status codes: n
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -34,6 +34,7 @@ class Metrics:
         self.refused = Counter("fedstill_refused_reports", "Reports of devices that were refused.", registry=own)
         self.pauses = Counter("fedstill_rollout_pauses", "Rollouts paused by their thresholds.", registry=own)
         self.store_age = Gauge("fedstill_store_read_timestamp_seconds", "When the store was read last.", registry=own)
+        ProcessCollector(registry=own)
         self.registry.register(_Told(summary))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fedstill.errors import ConfigError
 from server.delivery.rollout import Outcomes
 from server.delivery.summary import Summary, Told, summarize
-from server.delivery.telemetry import BOUNDS, FAILED, Checked, RefusedError
+from server.delivery.telemetry import BOUNDS, FAILED, Checked
 
 VERSIONS = 8
 MAX_DEVICES = 200_000
@@ -35,6 +35,10 @@ _INSERT = (
     # What a report does not tell stays as it was told last.
     + "".join(f", {name} = COALESCE(excluded.{name}, {name})" for name in BOUNDS)
 )
+
+
+class FullError(Exception):
+    """No report of another device can be kept; says why."""
 
 
 class Records:
@@ -72,7 +76,7 @@ class Records:
             now: seconds since the epoch by the server's clock.
 
         Raises:
-            RefusedError: too many devices are known.
+            FullError: too many devices are known.
         """
         with self._base:
             self._base.execute("BEGIN IMMEDIATE")
@@ -101,7 +105,7 @@ class Records:
         self._base.execute("DELETE FROM devices WHERE received < ?", (now - SILENT_DAYS * _DAY,))
         self._base.execute("DELETE FROM told WHERE device NOT IN (SELECT device FROM devices)")
         if self._count() >= self._most:
-            raise RefusedError(f"{self._most} devices are known already, all heard of in the last {SILENT_DAYS} days")
+            raise FullError(f"{self._most} devices are known already, all heard of in the last {SILENT_DAYS} days")
 
     def _count(self) -> int:
         return int(self._base.execute("SELECT COUNT(*) FROM devices").fetchone()[0])

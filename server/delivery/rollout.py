@@ -23,7 +23,7 @@ KEPT = 16  # promoted and withdrawn versions that are remembered
 class Group(Settings):
     """Named devices that get a candidate first."""
 
-    devices: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    devices: tuple[str, ...] = Field(min_length=1, max_length=10_000)
     """Their ids."""
     threshold: float = Field(default=0.1, ge=0, lt=1)
     """Share of them that may refuse the candidate or roll it back before the rollout pauses by itself."""
@@ -80,13 +80,14 @@ def version_for(rollout: Rollout | None, available: Sequence[int], device: str, 
         rollout: what is staged; None: nothing ever was.
         available: versions in the store.
         device: its id.
-        installed: what it runs; a device that has the candidate already keeps it, paused or not.
+        installed: what it runs. It keeps that, paused or not, until it gets a newer one; devices take no older version
+            for new, so only a withdrawn one gives way to it.
     """
     if rollout is None:
         return max(available, default=0)
-    if rollout.candidate and (installed == rollout.candidate or rollout.includes(device)):
-        return rollout.candidate
-    return rollout.current
+    granted = rollout.candidate if rollout.includes(device) else rollout.current
+    keeps = installed in available and installed not in rollout.withdrawn
+    return max(granted, installed) if keeps else granted
 
 
 def taken_back(rollout: Rollout | None, version: int) -> str:

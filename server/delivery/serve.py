@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from fedstill.errors import ConfigError, FedstillError
+from fedstill.errors import ConfigError
 from protos import delivery_pb2
 from protos.delivery_pb2_grpc import add_DeliveryServicer_to_server
 from server.delivery.service import Delivery
@@ -91,7 +91,8 @@ def credentials(options: Options) -> grpc.ServerCredentials | None:
         if options.certificate or options.key or options.client_ca:
             raise ConfigError("--cert, --key and --client-ca: a certificate needs its key, a client CA needs both")
         if host not in LOOPBACK:
-            raise ConfigError(f"{options.address}: only this machine may be served without a certificate")
+            wish = "say --address 127.0.0.1:PORT"
+            raise ConfigError(f"{options.address}: only this machine may be served without a certificate; {wish}")
         return None
     files = (options.certificate, options.key, *((options.client_ca,) if options.client_ca else ()))
     try:
@@ -124,11 +125,13 @@ async def serve(options: Options, listening: Callable[[int], None] = lambda port
     if options.metrics is not None:
         split(options.metrics)
     _allow_many_connections()
-    state = State(options.state)
+    store, state = Store(options.store), State(options.state)
     state.begin(options.store)
-    delivery = Delivery(Store(options.store), state, mutual=options.client_ca is not None)
+    delivery = Delivery(store, state, mutual=options.client_ca is not None)
     try:
         await delivery.refresh()  # a store that can't be read ends the service now; later it is waited for
+        if not delivery.catalogue.offers:
+            _LOG.warning("the store holds no release yet", extra={"store": options.store})
         await _serve(options, proof, delivery, listening)
     finally:
         delivery.close()
@@ -173,9 +176,10 @@ async def _watch(delivery: Delivery, healthy: health.aio.HealthServicer, seconds
         try:
             await delivery.refresh()
             now = True
-        except FedstillError as error:
-            _LOG.error("the store can't be read", extra={"reason": str(error)})
+        except Exception as error:  # of whatever library reads the store: the next look may find it well
             now = False
+            if well:
+                _LOG.error("the store can't be read", extra={"reason": str(error)}, exc_info=True)
         if now != well:
             well = now
             await _tell_health(healthy, well)

@@ -22,10 +22,10 @@ from server.delivery import rollout as rollouts
 from server.delivery.blocks import Blocks, File
 from server.delivery.catalogue import Catalogue, Offer, load
 from server.delivery.metrics import Metrics
-from server.delivery.records import Records
+from server.delivery.records import FullError, Records
 from server.delivery.rollout import Rollout
 from server.delivery.state import State
-from server.delivery.telemetry import FAILED, Checked, RefusedError, check
+from server.delivery.telemetry import FAILED, OUTCOMES, Checked, RefusedError, check
 from server.release.store import Store
 
 T = TypeVar("T")
@@ -37,8 +37,8 @@ LONGEST = 6 * 3600.0  # seconds for one file
 _LOG = logging.getLogger(__name__)
 
 
-class RefusalError(Exception):
-    """A call is refused, with a status code and a reason."""
+class CallError(Exception):
+    """What a call ends with instead of an answer: a status code and a reason."""
 
     def __init__(self, code: grpc.StatusCode, reason: str) -> None:
         super().__init__(reason)
@@ -136,14 +136,14 @@ class Delivery(DeliveryServicer):
         while offset < file.length:
             reason = rollouts.taken_back(self._state.rollout(request.device_class), request.version)
             if reason:
-                raise RefusalError(grpc.StatusCode.FAILED_PRECONDITION, f"version {request.version} is {reason}")
+                raise CallError(grpc.StatusCode.FAILED_PRECONDITION, f"version {request.version} is {reason}")
             data = await self._blocks.read(file, offset, CHUNK - offset % CHUNK)
             try:
                 async with asyncio.timeout(min(STALLED, ends - time.monotonic())):
                     await context.write(Chunk(offset=offset, data=data))
             except TimeoutError as error:
                 reason = f"stopped at byte {offset}: too slow; go on from there"
-                raise RefusalError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from error
+                raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from error
             offset += len(data)
             sent.inc(len(data))
 
@@ -155,9 +155,11 @@ class Delivery(DeliveryServicer):
             if offer is None:
                 raise RefusedError(f"{report.device_class} has no version {report.version}")
             accepted = await self._in_thread(self._recorder, self._keep, report, offer)
+        except FullError as error:
+            raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
         except RefusedError as error:
             self.metrics.refused.inc()
-            raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+            raise CallError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         return ReportReply(accepted_sequence=accepted)
 
     def _file(self, request: FetchRequest) -> File:
@@ -165,31 +167,34 @@ class Delivery(DeliveryServicer):
         offer = self.catalogue.offers.get(name, {}).get(version)
         # Only names out of signed targets become paths.
         if offer is None or request.name not in offer.files:
-            raise RefusalError(grpc.StatusCode.NOT_FOUND, "no such device class, version or file")
+            raise CallError(grpc.StatusCode.NOT_FOUND, "no such device class, version or file")
         reason = rollouts.kept_back(self._state.rollout(name), version)
         if reason:
             text = f"version {version} of {name} is {reason}; ask for the newest again"
-            raise RefusalError(grpc.StatusCode.FAILED_PRECONDITION, text)
+            raise CallError(grpc.StatusCode.FAILED_PRECONDITION, text)
         length, _ = offer.files[request.name]
         if request.offset > length:
-            raise RefusalError(grpc.StatusCode.OUT_OF_RANGE, f"{request.name} has {length} bytes")
+            raise CallError(grpc.StatusCode.OUT_OF_RANGE, f"{request.name} has {length} bytes")
         return File(f"{name}/{version}/{request.name}", length)
 
     def _identify(self, device: str, context: Context) -> None:
         """Check that a device says who it is, and with certificates that it is the one that it says."""
         if not NAME.fullmatch(device):
-            raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "device_id is no name")
+            raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "device_id is no name")
         if not self._mutual:
             return
         known = context.auth_context()
         names = {*known.get("x509_common_name", ()), *known.get("x509_subject_alternative_name", ())}
         if device.encode() not in names:
-            raise RefusalError(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is not that of device {device}")
+            raise CallError(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is not that of device {device}")
 
     def _keep(self, report: Checked, offer: Offer) -> int:
         """Store a report, and pause the rollout that it is about if it has to."""
         accepted = self._records.add(report, offer.task, offer.student, self._clock())
         if report.outcome in FAILED:
+            facts: dict[str, object] = {"device": report.device, "device_class": report.device_class}
+            facts |= {"version": report.version, "outcome": OUTCOMES[report.outcome], "detail": report.detail}
+            _LOG.warning("release failed on a device", extra=facts)
 
             def pause(rollout: Rollout | None) -> Rollout | None:
                 if rollout is None or rollout.candidate != report.version or rollout.paused:
@@ -201,12 +206,15 @@ class Delivery(DeliveryServicer):
             changed = self._state.change(report.device_class, pause)
             if changed is not None:
                 self.metrics.pauses.inc()
-                facts = {"device_class": report.device_class, "reason": changed.paused}
-                _LOG.warning("rollout paused", extra=facts)
+                reason = {"device_class": report.device_class, "reason": changed.paused}
+                _LOG.warning("rollout paused", extra=reason)
         return accepted
 
     def _named(self, name: str) -> set[int]:
-        rollout = self._state.rollout(name)
+        try:
+            rollout = self._state.rollout(name)
+        except FedstillError:  # concerns this class alone, whose calls tell it
+            return set()
         return set() if rollout is None else {rollout.current, rollout.candidate}
 
     async def _in_thread(self, threads: Executor, call: Callable[..., T], *arguments: Any) -> T:
@@ -218,7 +226,7 @@ class Delivery(DeliveryServicer):
         self.metrics.active.labels(method).inc()
         try:
             return await work
-        except RefusalError as error:
+        except CallError as error:
             code, reason = error.code, str(error)
         except FedstillError as error:
             code, reason = grpc.StatusCode.UNAVAILABLE, "the server can't read or write what it needs; try again later"

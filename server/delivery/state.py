@@ -64,7 +64,8 @@ class State:
             ConfigError: the folder can't be written.
         """
         try:
-            (self.folder / ROLLOUTS).mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.folder / ROLLOUTS).mkdir(exist_ok=True)
             write_json(self.folder / STORE, Service(store=store).model_dump())
         except OSError as error:
             raise ConfigError(f"{self.folder}: the service's state can't be kept here: {error.strerror}") from error

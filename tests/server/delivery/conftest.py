@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -124,6 +125,15 @@ class Running:
 
     def stub(self, authority: Authority | None = None, proof: tuple[Path, Path] | None = None) -> DeliveryStub:
         return DeliveryStub(self.channel(authority, proof))
+
+
+def metrics(port: int) -> str:
+    """Return what a service tells about itself, as OpenMetrics."""
+    accepted = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=accepted)
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+        assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
+        return str(reply.read().decode())
 
 
 @pytest.fixture(scope="session")

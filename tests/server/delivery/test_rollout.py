@@ -91,6 +91,13 @@ def test_paused_nobody_else_gets_it_and_who_has_it_keeps_it() -> None:
     assert having(resumed(rollout, 1.0), 2) == having(STAGED, 2)
 
 
+def test_nobody_is_offered_an_older_version_than_the_one_that_runs_unless_it_was_withdrawn() -> None:
+    rollout = stage(STAGED, [1, 2, 3], 0, 3, None)
+    assert version_for(rollout, [1, 2, 3], "device-1", 2) == 2
+    assert version_for(withdraw(rollout, 2), [1, 2, 3], "device-1", 2) == 1
+    assert version_for(rollout, [1, 2, 3], "device-1", 9) == 1  # of another installation, or made up
+
+
 def test_promoted_all_get_it_and_the_next_one_goes_back_to_it() -> None:
     rollout = promote(STAGED, [1, 2], 0)
     assert (rollout.current, rollout.candidate, rollout.percent) == (2, 0, 0)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from server.delivery.logs import JsonFormatter
 from server.delivery.records import read_summary
 from server.delivery.serve import NAME, Options, credentials
 
-from .conftest import PATIENCE, Authority, Running
+from .conftest import PATIENCE, Authority, Running, metrics
 
 Release = Callable[..., int]
 Start = Callable[..., Running]
@@ -137,12 +136,7 @@ def test_metrics_are_open_metrics_about_calls_bytes_and_devices(release: Release
     stub.Report(told(1), timeout=PATIENCE)
     with pytest.raises(grpc.RpcError):
         stub.Report(told(0), timeout=PATIENCE)
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{free}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
-        assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
-        lines = set(reply.read().decode().splitlines())
+    lines = set(metrics(free).splitlines())
     assert {
         'fedstill_calls_total{code="OK",method="Newest"} 1.0',
         'fedstill_calls_total{code="INVALID_ARGUMENT",method="Report"} 1.0',

@@ -21,10 +21,11 @@ from server.delivery.rollout import Rollout
 from server.delivery.service import CHUNK
 from server.delivery.state import State
 from server.release.keys import Keys
-from server.release.store import renew
+from server.release.store import publish, renew
 
-from .conftest import PATIENCE, Running
+from .conftest import PATIENCE, Running, metrics
 
+Make = Callable[..., Path]
 Release = Callable[..., int]
 Start = Callable[..., Running]
 BIG = random.Random(0).randbytes(1500)  # 450 kB as a model: several chunks and blocks
@@ -122,6 +123,35 @@ def test_a_download_goes_on_at_any_byte(release: Release, start: Start, tmp_path
         assert fetched(stub, INT8_FILE, offset=offset) == content[offset:]
     past = refused(lambda: fetched(stub, INT8_FILE, offset=len(content) + 1))
     assert past == (grpc.StatusCode.OUT_OF_RANGE, f"{INT8_FILE} has {len(content)} bytes")
+
+
+def test_a_device_that_takes_nothing_is_given_up_and_told_where_to_go_on(
+    release: Release, start: Start, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.delivery.service.STALLED", 0.5)
+    release(content=random.Random(3).randbytes(40_000))  # 12 MB: more than the connection holds
+    stub = start(metrics=f"127.0.0.1:{free}").stub()
+    chunks = stub.Fetch(FetchRequest(device_class="pi5", version=1, name=INT8_FILE), timeout=2 * PATIENCE)
+    kept = [next(iter(chunks))]
+    ends = time.monotonic() + PATIENCE
+    while 'fedstill_calls_total{code="DEADLINE_EXCEEDED",method="Fetch"} 1.0' not in metrics(free):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    code, reason = refused(lambda: kept.extend(chunks))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert reason is not None
+    assert reason.startswith("stopped at byte ")
+    size = sum(len(chunk.data) for chunk in kept)
+    assert len(fetched(stub, INT8_FILE, offset=size)) == 12_000_000 - size
+
+
+def test_a_store_behind_a_url_is_delivered_alike(tmp_path: Path, keys: Keys, make: Make, start: Start) -> None:
+    folder = make(tmp_path / "release", keys, "pi5", BIG)
+    url = f"memory://{tmp_path.name}-store"
+    publish(folder, url, keys)
+    stub = start(store=url).stub()
+    assert newest(stub).granted
+    assert fetched(stub, INT8_FILE, offset=100_001) == (folder / INT8_FILE).read_bytes()[100_001:]
 
 
 def test_an_interrupted_download_costs_less_than_a_chunk(release: Release, start: Start, tmp_path: Path) -> None:

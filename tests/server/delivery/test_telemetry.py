@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError
 from protos.delivery_pb2 import Outcome, Telemetry
-from server.delivery.records import VERSIONS, Records, read_summary
+from server.delivery.records import VERSIONS, FullError, Records, read_summary
 from server.delivery.summary import DRIFT_PREDICTIONS, Found, Summary, read
 from server.delivery.telemetry import BOUNDS, RefusedError, check
 
@@ -125,7 +125,7 @@ def test_storage_is_bounded_by_devices_and_by_versions_of_each(records: Records)
     assert [found.version for found in records.summary().found] == list(range(2 * VERSIONS, 3 * VERSIONS))
     add(records, report("b"), now=1.0)
     add(records, report("c"), now=1.0)
-    with pytest.raises(RefusedError, match="3 devices are known already"):
+    with pytest.raises(FullError, match="3 devices are known already"):
         add(records, report("d"), now=2.0)
     add(records, report("b", 2), now=100 * 86_400.0)
     assert add(records, report("d"), now=100 * 86_400.0) == 1
