@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from fedstill.errors import FedstillError
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "PredictionError", "Predictor", "connect"]
 
+BODY, IMAGES = 1_000_000, 500  # bytes and number of images in one request; one that is larger goes alone
 TIMEOUT = 300.0  # seconds: a release that hangs is found out, another one loaded, and the request answered
+
+
+def per_request(size: int) -> int:
+    """Return how many images of so many bytes one request may hold."""
+    return min(IMAGES, max(1, BODY // max(1, size)))
 
 
 class PredictionError(FedstillError):
@@ -81,11 +87,16 @@ class Predictor:
         """
         if str(images.dtype) != "uint8":
             raise PredictionError(f"images of {images.dtype}; uint8 pixels are wanted")
-        query = "?labels=" + ",".join(map(quote, labels)) if labels is not None else ""
-        found = self._ask("POST", f"/predict{query}", images.tobytes())
+        rows = images if images.ndim == 4 else images[None]
+        step = per_request(rows[:1].nbytes)
+        found: list[dict[str, Any]] = []
+        for place in range(0, len(rows), step):
+            part = labels[place : place + step] if labels is not None else None
+            query = f"?{urlencode({'label': part}, doseq=True)}" if part is not None else ""
+            found += self._ask("POST", f"/predict{query}", rows[place : place + step].tobytes())["predictions"]
         return [
             Prediction(row["label"], row["class"], tuple(row["probabilities"]), row["version"], row["milliseconds"])
-            for row in found["predictions"]
+            for row in found
         ]
 
     def status(self) -> dict[str, Any]:

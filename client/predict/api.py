@@ -1,9 +1,9 @@
 """The local API: HTTP on a Unix socket that its owner alone can open, and where asked for on loopback.
 
-    POST /predict[?labels=a,b]   body: uint8 pixels of images `[images, channels, height, width]` in C order
-    GET /status                  what runs, which labels and shape it has, how fast it is
+    POST /predict[?label=a&label=b]   body: uint8 pixels of images `[images, channels, height, width]` in C order
+    GET /status                       what runs, which labels and shape it has, how fast it is
 
-`labels` names what the images really are, where somebody knows: counted for the accuracy on local data, not kept.
+`label` names what the images really are, where somebody knows: counted for the accuracy on local data, not kept.
 """
 
 import json
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from client.predict.supervisor import NothingRunsError, Reply, Supervisor
-from fedstill.errors import ConfigError
+from client.predict import per_request
+from client.predict.supervisor import Reply, Supervisor
+from fedstill.errors import ConfigError, FedstillError
 
-IMAGES = 256  # in one request
 LOOPBACK = "127.0.0.1"
 
 
@@ -38,25 +38,27 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = urlsplit(self.path)
         if path.path != "/predict":
+            self.close_connection = True  # the body stays where it is
             self._reply(404, {"error": "no such path; there is /predict and /status"})
             return
         try:
             self._reply(200, self._predict(parse_qs(path.query)))
         except ValueError as error:
             self._reply(400, {"error": str(error)})
-        except (NothingRunsError, OSError) as error:
+        except (FedstillError, OSError) as error:
             self._reply(503, {"error": str(error)})
 
     def _predict(self, query: dict[str, list[str]]) -> dict[str, Any]:
         supervisor = self.server.supervisor
         size = math.prod(supervisor.shape)
         length = int(self.headers.get("Content-Length", 0))
-        if not 0 < length <= IMAGES * size or length % size:
-            self.close_connection = True  # the body stays where it is
-            raise ValueError(f"{length} bytes; 1 to {IMAGES} images of {size} bytes are wanted: {supervisor.shape}")
+        most = per_request(size)
+        if not 0 < length <= most * size or length % size:
+            self.close_connection = True
+            raise ValueError(f"{length} bytes; 1 to {most} images of {size} bytes are wanted: {supervisor.shape}")
         body = self.rfile.read(length)
         images = [body[place : place + size] for place in range(0, length, size)]
-        labels: list[str | None] = [*query["labels"][0].split(",")] if "labels" in query else [None] * len(images)
+        labels: list[str | None] = [*query.get("label", [])] or [None] * len(images)
         if len(labels) != len(images):
             raise ValueError(f"{len(labels)} labels for {len(images)} images")
         replies = [supervisor.ask(image, label) for image, label in zip(images, labels, strict=True)]
@@ -99,6 +101,7 @@ class _UnixServer(_Server):
 
     def server_bind(self) -> None:
         """Bind without the name that HTTP wants of the host."""
+        os.fchmod(self.socket.fileno(), 0o600)  # before it has a name that others could open
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", 0
 
@@ -109,14 +112,12 @@ def on_socket(path: Path, supervisor: Supervisor) -> ThreadingHTTPServer:
     Raises:
         ConfigError: there can't be one.
     """
-    path.unlink(missing_ok=True)
-    before = os.umask(0o177)
+    if path.is_socket():
+        path.unlink()
     try:
         return _UnixServer(str(path), supervisor)
     except OSError as error:
         raise ConfigError(f"{path}: no socket can be made here: {error}; name another one with --socket") from error
-    finally:
-        os.umask(before)
 
 
 def on_loopback(port: int, supervisor: Supervisor) -> ThreadingHTTPServer:

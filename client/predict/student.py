@@ -195,11 +195,15 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
     paths = [str(Path(client.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), "OMP_NUM_THREADS": "1"}
     with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "client.predict.worker", str(theirs.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=[theirs.fileno()],
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "client.predict.worker", str(theirs.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+            )
+        except OSError:
+            ours.close()
+            raise
     return process, ours

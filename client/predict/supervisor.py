@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from client.predict.student import ANSWER, Answer, Student, StudentError
@@ -33,11 +33,12 @@ class NothingRunsError(FedstillError):
 
 @dataclass
 class _Serving:
-    """A loaded release and what it did since."""
+    """A loaded release and what it did since; `before` are the predicted labels that drift is measured from."""
 
     installed: Installed
     student: Student
     watched: bool
+    before: Mapping[str, int]
     since: float = field(default_factory=time.monotonic)
     asked: float = field(default_factory=time.monotonic)
     labels: Counter[str] = field(default_factory=Counter)
@@ -68,8 +69,7 @@ class _Serving:
         with self.lock:
             milliseconds, now = sorted(self.milliseconds), Counter(self.recent)
             right, labelled = self.right, self.labelled
-        before = self.installed.classes
-        found = drift(before, now) if before and now.total() >= least else None
+        found = drift(self.before, now) if self.before and now.total() >= least else None
         return Figures(milliseconds, self.student.peak_rss(), found, now.total(), right, labelled)
 
 
@@ -205,16 +205,19 @@ class Supervisor:
         while True:
             state = self._home.state()
             wanted, old = state.running, self._serving
+            # A watched release is compared with the last good one, a kept one with itself while it was watched.
+            judge = next(iter(state.good), None) if state.watched else wanted
+            before = judge.classes if judge else {}
             if wanted is None:
                 self._replace(None)
                 return
             if old is not None and (old.installed.version, old.installed.file) == (wanted.version, wanted.file):
-                old.installed, old.watched = wanted, state.watched
+                old.installed, old.watched, old.before = wanted, state.watched, before
                 return
             reason = begin(self._home, wanted.version, self._rules) if state.watched else None
             try:
                 if reason is None:
-                    self._replace(_Serving(wanted, self._load(wanted), state.watched))
+                    self._replace(_Serving(wanted, self._load(wanted), state.watched, before))
                     return
             except StudentError as error:
                 reason = str(error)
@@ -277,9 +280,7 @@ class Supervisor:
                 self._failed(serving, str(error), again=False)
                 return
             serving.asked = time.monotonic()
-        good = self._home.state().good
-        before = good[0].classes if good else {}
-        reason = verdict(self._rules, before, serving.predicted(), time.monotonic() - serving.since)
+        reason = verdict(self._rules, serving.before, serving.predicted(), time.monotonic() - serving.since)
         if reason is None:
             return
         version, figures = serving.installed.version, serving.figures(self._rules.least)

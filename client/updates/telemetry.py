@@ -9,11 +9,13 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from client.predict.student import runtime_version
+from client.updates.clock import moment
 from client.updates.home import REPORTS, Home
 from fedstill.files import write_atomic
 from protos.delivery_pb2 import Outcome, Telemetry
@@ -102,7 +104,7 @@ def _enqueue(home: Home, version: int, outcome: Outcome, detail: str, file: str,
         device_id=state.device_id,
         device_class=state.device_class or "",
         sequence=state.sequence,
-        unix_seconds=time.time(),
+        unix_seconds=time.time() if moment(datetime.now(UTC), state.seen).clock else 0,
         version=version,
         outcome=outcome,
         detail=detail[:DETAIL],

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from pathlib import Path
 
 from tuf.api.metadata import Timestamp
 
@@ -31,7 +30,7 @@ from client.updates.trial import Trial, try_release
 from client.updates.watch import Rules, give_up
 from fedstill.errors import ConfigError, ReleaseError, UpdateError
 from fedstill.files import write_atomic
-from fedstill.release.manifest import MANIFEST, Manifest, read_manifest
+from fedstill.release.manifest import MANIFEST
 from fedstill.release.trust import Trust
 from fedstill.release.verify import METADATA, Signed, verify_folder, verify_metadata
 from protos.delivery_pb2 import (
@@ -150,26 +149,30 @@ class Updater:
 
     def _look(self, trust: Trust, settled: Result | None) -> Result:
         state = self.home.state()
+        runs = state.running.version if state.running else 0
         reply = self.server.newest(
             NewestRequest(
                 device_class=self.device_class,
                 device_id=state.device_id,
-                installed_version=state.running.version if state.running else 0,
+                installed_version=runs,
                 root_version=trust.version,
             )
         )
         trust = self._follow(trust, reply)
-        if reply.withdrawn and state.running:
+        if reply.withdrawn and state.good:
             return self._withdraw(state)
         if not reply.granted:
             return settled or Result(Kind.NOTHING, f"nothing for this device now: {plain(reply.reason, 200)}")
+        if reply.version <= runs < state.highest_release:
+            # It went back from a newer release, and the server is where this device is: signed long ago, but no replay.
+            return settled or Result(Kind.NOTHING, f"version {runs} runs, and nothing newer is offered")
         state, time = self.home.state(), moment(self.now(), state.seen)
         signed = self._signed(trust, reply, state, time)
         self.step("metadata verified")
-        if state.running and signed.version <= state.running.version:
+        if signed.version <= runs:
             if time.clock:
                 self._remember(signed, time)
-            return settled or Result(Kind.NOTHING, f"version {state.running.version} is the newest")
+            return settled or Result(Kind.NOTHING, f"version {runs} is the newest")
         newer = signed.timestamp_version > state.highest_timestamp > 0
         if not (time.clock or newer or signed.timestamp_version == state.evidence):
             return Result(
@@ -249,9 +252,9 @@ class Updater:
         state = self.home.state()
         if not state.watched or state.running is None or self.home.served():
             return None
-        version, slot = state.running.version, self.home.slot(state.running.version)
+        version = state.running.version
         self.step("watching")
-        reason = self.rehearsal(self.home, _manifest(slot), self.rules)
+        reason = self.rehearsal(self.home, self.rules)
         if reason:
             give_up(self.home, version, reason)
             self.step("rolled back")
@@ -266,10 +269,6 @@ class Updater:
         """Go back from a withdrawn release; never further than to one that was kept on this device."""
         assert state.running is not None
         version = state.running.version
-        if not state.good:
-            return Result(
-                Kind.NOTHING, f"version {version} is withdrawn, but there is no earlier good one to go back to"
-            )
         give_up(self.home, version, "withdrawn by the server")
         enqueue(self.home, version, OUTCOME_ROLLED_BACK, "withdrawn by the server", state.running.file)
         return Result(Kind.ROLLED_BACK, f"version {version} is withdrawn; version {state.good[0].version} runs again")
@@ -280,7 +279,3 @@ class Updater:
             flush(self.home, self.server.report)
         except UpdateError:
             return
-
-
-def _manifest(slot: Path) -> Manifest:
-    return read_manifest((slot / MANIFEST).read_bytes())

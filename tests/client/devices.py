@@ -228,7 +228,7 @@ def quick(folder: Path, manifest: Manifest) -> Chosen:
     return Chosen(manifest.artifact, Measured((1.0, 2.0), 50_000_000), "quick")
 
 
-def silent(home: Home, manifest: Manifest, rules: Rules) -> str:
+def silent(home: Home, rules: Rules) -> str:
     """A rehearsal that finds nothing."""
     return ""
 

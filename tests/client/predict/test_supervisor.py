@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +17,14 @@ from client.predict.student import MANIFEST, Student, StudentError, sha256
 from client.predict.supervisor import NothingRunsError, Supervisor, supervising
 from client.updates.home import Home
 from client.updates.state import Installed
+from client.updates.updater import Kind
 from client.updates.watch import Rules
 from fedstill.errors import ConfigError
 from fedstill.release import manifest as manifest_module
 from fedstill.release.manifest import INT8_FILE
+from protos.delivery_pb2 import OUTCOME_COMMITTED, OUTCOME_INSTALLED, OUTCOME_ROLLED_BACK, OUTCOME_RUNNING
 from server.release.keys import Keys
-from tests.client.devices import FEW, IMAGES, LABELS, TRIGGER, make_release, version_of
+from tests.client.devices import FEW, IMAGES, LABELS, TRIGGER, Device, make_release, version_of
 
 PATIENCE = 60.0  # seconds
 PLAIN, TRIGGERED = IMAGES[0].tobytes(), TRIGGER[0].tobytes()
@@ -229,3 +233,76 @@ def test_a_watch_that_always_ends_with_its_process_is_not_begun_again(
     with supervised(home) as supervisor:
         assert supervisor.ask(PLAIN).version == good
     assert "whoever watched it ended" in home.state().failed[0].reason
+
+
+def test_an_update_is_watched_by_the_prediction_server_and_its_failure_is_reported(
+    device: Device, keys: Keys, releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert device.updater().check().kind is Kind.KEPT
+    good = version_of(releases[0])
+    device.delivery.folder = make_release(tmp_path / "bad", keys, "crashing")
+    bad = version_of(device.delivery.folder)
+    with supervised(device.home) as supervisor:
+        assert supervisor.ask(PLAIN).version == good
+        result = device.updater().check()
+        assert (result.kind, device.home.state().watched) == (Kind.SWITCHED, True)
+        until(lambda: supervisor.status()["version"] == bad)
+        assert supervisor.ask(TRIGGERED).version == good
+        assert "failed here before: it crashed" in device.updater().check().detail
+        device.delivery.folder = make_release(tmp_path / "better", keys)
+        assert device.updater().check().kind is Kind.SWITCHED
+        better = version_of(device.delivery.folder)
+        until(lambda: supervisor.status()["version"] == better)
+        for _ in range(FEW.predictions):
+            supervisor.ask(PLAIN, label="square")
+        until(lambda: not device.home.state().watched)
+    assert device.updater().check().kind is Kind.NOTHING
+    assert device.delivery.outcomes() == [
+        (good, OUTCOME_INSTALLED),
+        (good, OUTCOME_COMMITTED),
+        (bad, OUTCOME_INSTALLED),
+        (bad, OUTCOME_ROLLED_BACK),
+        (better, OUTCOME_INSTALLED),
+        (better, OUTCOME_COMMITTED),
+        (better, OUTCOME_RUNNING),
+    ]
+    assert device.delivery.reports[-1].samples == FEW.predictions
+
+
+def test_a_student_ends_with_its_parent_even_in_the_midst_of_a_computation(keys: Keys, tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r", keys, "hanging")
+    code = (
+        "import os, signal, sys, threading; from pathlib import Path; from client.predict.student import Student\n"
+        f"student = Student(Path({str(folder)!r}), {INT8_FILE!r}, {{}}, 600)\n"
+        f"student.answer({PLAIN!r})\n"
+        f"threading.Thread(target=student.answer, args=({TRIGGERED!r},), daemon=True).start()\n"
+        "print(student.pid, flush=True)\n"
+        "sys.stdin.read(1)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        student = int(process.stdout.readline())
+
+        def seconds() -> int:
+            fields = Path(f"/proc/{student}/stat").read_text().rpartition(")")[2].split()
+            return int(fields[11])  # user time, in ticks
+
+        before = seconds()
+        until(lambda: seconds() > before + 10)  # it computes
+        process.stdin.write("x")
+        process.stdin.flush()
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+    until(lambda: not alive(student))
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that only waits for somebody to notice its end does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

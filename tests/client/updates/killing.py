@@ -31,7 +31,7 @@ def _trial(folder: Path, manifest: Manifest) -> Chosen:
     return Chosen(manifest.artifact, Measured((1.0,), 1), "")
 
 
-def _rehearsal(home: Home, manifest: Manifest, rules: Rules) -> str:
+def _rehearsal(home: Home, rules: Rules) -> str:
     return ""
 
 

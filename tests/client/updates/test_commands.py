@@ -120,7 +120,7 @@ def test_from_trust_to_predictions(served: tuple[Delivery, str, Path], keys: Key
                 assert sum(row.probabilities) == pytest.approx(1)
                 with pytest.raises(PredictionError, match="images of float32; uint8"):
                     predictor.predict(IMAGES.astype(np.float32))
-                with pytest.raises(PredictionError, match="1 to 256 images of 256 bytes are wanted"):
+                with pytest.raises(PredictionError, match="1 to 500 images of 256 bytes are wanted"):
                     predictor.predict(IMAGES[0, 0, :3])
                 student = predictor.status()["pid"]
                 both = resident(process.pid) + resident(student)

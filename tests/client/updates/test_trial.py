@@ -93,4 +93,4 @@ def test_a_rehearsal_finds_another_class_and_a_student_that_dies(device: Device,
         installed = Installed(version=version, file=INT8_FILE, sha256={})
         device.home.change(lambda before: before.model_copy(update={"watched": False}))
         device.home.change(partial(switched, to=installed))
-        assert reason in rehearse(device.home, manifest_of(folder), FEW)
+        assert reason in rehearse(device.home, FEW)

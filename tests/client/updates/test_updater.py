@@ -327,18 +327,25 @@ def test_the_state_of_another_class_is_not_used(kept: Device) -> None:
         type(updater)(updater.home, updater.server, "pi4").check()
 
 
-def test_a_withdrawn_release_gives_way_to_the_last_good_one_and_no_further(kept: Device, releases: Releases) -> None:
+def test_a_withdrawn_release_gives_way_to_the_last_good_one_and_no_further(
+    kept: Device, releases: Releases, keys: Keys, tmp_path: Path
+) -> None:
     old, new = map(version_of, releases)
     kept.updater().check()
     kept.delivery.withdrawn, kept.delivery.granted = True, False
     result = kept.updater().check()
     assert (result.kind, result.detail) == (Kind.ROLLED_BACK, f"version {new} is withdrawn; version {old} runs again")
     unharmed(kept, old)
-    assert "no earlier good one" in kept.updater().check().detail
+    assert kept.updater().check().kind is Kind.NOTHING  # nothing good is left to go back to: it keeps what it has
     unharmed(kept, old)
     kept.delivery.withdrawn, kept.delivery.granted = False, True
     assert "withdrawn by the server" in kept.updater().check().detail
     unharmed(kept, old)
+    kept.delivery.folder = releases[0]
+    assert kept.updater().check().detail == f"version {old} runs, and nothing newer is offered"
+    # What is newer than the withdrawn one is installed, though the device runs an older one.
+    kept.delivery.folder, kept.delivery.withdrawn = make_release(tmp_path / "newer", keys), True
+    assert kept.updater().check().kind is Kind.KEPT
 
 
 def test_what_is_not_granted_is_not_installed_and_the_reason_can_be_shown(kept: Device, releases: Releases) -> None:
