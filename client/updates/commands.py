@@ -1,6 +1,7 @@
 """The device's commands: `fedstill client trust`, `update`, `predict` and `status`."""
 
 import hashlib
+import os
 import re
 import signal
 import threading
@@ -63,6 +64,7 @@ def update(
     every: Annotated[str | None, typer.Option(help="Go on looking, as 1h, 30m or 1d.")] = None,
 ) -> None:
     """Look for a newer release; fetch, verify, try and watch it; keep it or go back."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a server that is away; ours say it
     from client.updates.delivery import Access, Server
     from client.updates.updater import Kind, Updater, read_trust
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from client.updates.delivery import Server
 from fedstill.errors import UpdateError
-from fedstill.files import write_atomic
+from fedstill.files import flush, write_atomic
 from fedstill.release.verify import METADATA, TARGETS, Signed, digest
 from protos.delivery_pb2 import FetchRequest
 
@@ -73,6 +73,8 @@ def complete(folder: Path, signed: Signed, server: Server, step: Step) -> None:
     for name in signed.files:
         if not (folder / name).exists():
             _file(folder, name, signed, server, step)
+    for place in (folder, folder.parent):  # a state on the disk must never name a slot that is not
+        flush(place)
 
 
 def _part(folder: Path, name: str) -> Path:

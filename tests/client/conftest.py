@@ -38,5 +38,5 @@ def device(tmp_path: Path, keys: Keys, releases: tuple[Path, Path]) -> Iterator[
     home.make()
     (home.folder / ROOT).write_bytes(keys.trust.content)
     with Access(address, insecure=True).channel() as channel:
-        yield Device(home, delivery, address, Server(channel, address))
+        yield Device(home, delivery, address, Server(channel, address), lambda: server.stop(None).wait())
     server.stop(None).wait()

@@ -241,6 +241,7 @@ class Device:
     delivery: Delivery
     address: str
     server: Server
+    stop: Callable[[], object]
 
     def updater(self, **changes: object) -> Updater:
         how: dict[str, object] = {"rules": FEW, "trial": quick, "rehearsal": silent, **changes}

@@ -29,7 +29,7 @@ from fedstill.release.manifest import FLOAT_FILE
 from protos.delivery_pb2 import OUTCOME_COMMITTED, OUTCOME_INSTALLED
 from protos.delivery_pb2_grpc import add_DeliveryServicer_to_server
 from server.release.keys import Keys, open_keys
-from tests.client.devices import IMAGES, LABELS, Delivery, make_release, version_of
+from tests.client.devices import IMAGES, LABELS, Delivery, Device, make_release, version_of
 
 ROOT_FOLDER = str(Path(__file__).parents[3])
 MEGABYTE = 1_000_000
@@ -164,6 +164,46 @@ def test_a_server_that_its_authority_does_not_vouch_for_is_not_asked(
     assert isinstance(found.exception, UpdateError)
     assert "unavailable" in str(found.exception)
     assert delivery.asked == []
+
+
+def test_a_device_shows_its_own_certificate_where_the_server_asks_for_one(
+    device: Device, keys: Keys, tmp_path: Path
+) -> None:
+    private, public = certificate()
+    for name, content in (("key.pem", private), ("certificate.pem", public)):
+        (tmp_path / name).write_bytes(content)
+    device.delivery.granted = False
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_DeliveryServicer_to_server(device.delivery, server)
+    mutual = grpc.ssl_server_credentials([(private, public)], public, require_client_auth=True)
+    address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', mutual)}"
+    server.start()
+    options: list[str | Path] = ["--server", address, "--class", "pi5", "--home", device.home.folder]
+    options += ["--ca", tmp_path / "certificate.pem"]
+    assert isinstance(run("update", *options).exception, UpdateError)
+    own: list[str | Path] = ["--certificate", tmp_path / "certificate.pem", "--key", tmp_path / "key.pem"]
+    assert run("update", *options, *own).exit_code == 0
+    server.stop(None).wait()
+
+
+def test_looking_on_goes_on_after_a_refusal_and_while_the_server_is_away(
+    device: Device, keys: Keys, tmp_path: Path
+) -> None:
+    device.delivery.replaced = {"targets.json": b"{}"}
+    command = [sys.executable, "-m", "fedstill.cli", "client", "update", "--insecure", "--every", "1s"]
+    command += ["--server", device.address, "--class", "pi5", "--home", str(device.home.folder)]
+    environment = {**os.environ, "PYTHONPATH": ROOT_FOLDER}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stderr is not None
+            for _ in range(2):
+                assert process.stderr.readline().startswith("fedstill: refused: targets.json: not the file")
+            device.stop()
+            assert "unavailable" in process.stderr.readline()
+            assert "unavailable" in process.stderr.readline()
+        finally:
+            process.kill()
+    assert device.running() is None
 
 
 def test_wrong_use_is_one_line(keys: Keys, tmp_path: Path) -> None:
