@@ -105,7 +105,7 @@ class Delivery(DeliveryServicer):
         name, catalogue = request.device_class, self.catalogue
         offers = catalogue.offers.get(name, {})
         if not offers:
-            return NewestReply(granted=False, reason=f"no release for device class {name!r}")
+            return NewestReply(granted=False, reason=f"no release for device class {name[:100]!r}")
         rollout = self._state.rollout(name)
         withdrawn = rollout is not None and request.installed_version in rollout.withdrawn
         version = rollouts.version_for(rollout, list(offers), request.device_id, request.installed_version)
