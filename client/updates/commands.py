@@ -95,7 +95,9 @@ def update(
 def predict(
     home: HomeOption = None,
     socket: Annotated[Path | None, typer.Option(help="Unix socket; default: predict.sock in the folder.")] = None,
-    http: Annotated[int | None, typer.Option(help="Port of 127.0.0.1 to serve HTTP on as well.")] = None,
+    http: Annotated[
+        int | None, typer.Option(help="Port of 127.0.0.1 to serve HTTP on as well.", min=1, max=65535)
+    ] = None,
 ) -> None:
     """Serve predictions of the running release, and watch over new ones."""
     from client.predict.api import on_loopback, on_socket

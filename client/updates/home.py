@@ -127,28 +127,28 @@ class Home:
         Raises:
             ConfigError: another one is at work.
         """
-        for _ in range(20):  # an updater that asks whether anybody serves holds the lock for a moment
-            if not self.served():
-                break
-            time.sleep(0.05)
-        with self._alone("predict.lock", "another `fedstill client predict` serves this device"):
+        with self._alone("predict.lock", "another `fedstill client predict` serves this device", patience=20):
             yield
 
     def served(self) -> bool:
         """Return whether a prediction server is at work: then it watches new releases, with the requests it gets."""
         try:
-            with self._alone("predict.lock", ""):
+            with self._alone("predict.lock", "", fcntl.LOCK_SH):  # those who ask don't mistake each other for one
                 return False
         except ConfigError:
             return True
 
     @contextmanager
-    def _alone(self, name: str, reason: str) -> Iterator[None]:
+    def _alone(self, name: str, reason: str, how: int = fcntl.LOCK_EX, patience: int = 0) -> Iterator[None]:
         with (self.folder / name).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(f"{self.folder}: {reason}") from error
+            for tries in range(patience, -1, -1):  # whoever asks whether somebody serves holds a lock for a moment
+                try:
+                    fcntl.flock(file, how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not tries:
+                        raise ConfigError(f"{self.folder}: {reason}") from error
+                    time.sleep(0.05)
             yield
 
     @contextmanager
