@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -68,7 +69,7 @@ class Home:
         try:
             return State.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            raise ConfigError(f"{self.folder}: no device here yet; begin with `fedstill client trust`") from error
+            raise self._absent() from error
         except (OSError, ValidationError) as error:
             raise ConfigError(f"{path}: can't be read as a device's state; put back a copy of it") from error
 
@@ -140,7 +141,7 @@ class Home:
 
     @contextmanager
     def _alone(self, name: str, reason: str, how: int = fcntl.LOCK_EX, patience: int = 0) -> Iterator[None]:
-        with (self.folder / name).open("w") as file:
+        with self._open(name) as file:
             for tries in range(patience, -1, -1):  # whoever asks whether somebody serves holds a lock for a moment
                 try:
                     fcntl.flock(file, how | fcntl.LOCK_NB)
@@ -151,9 +152,20 @@ class Home:
                     time.sleep(0.05)
             yield
 
+    def _open(self, lock: str) -> TextIO:
+        try:
+            return (self.folder / lock).open("w")
+        except FileNotFoundError as error:
+            raise self._absent() from error
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: can't keep a device's state here: {error.strerror}") from error
+
+    def _absent(self) -> ConfigError:
+        return ConfigError(f"{self.folder}: no device here yet; begin with `fedstill client trust`")
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        with (self.folder / "state.lock").open("w") as file:
+        with self._open("state.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
