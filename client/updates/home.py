@@ -73,8 +73,11 @@ class Home:
         except (OSError, ValidationError) as error:
             raise ConfigError(f"{path}: can't be read as a device's state; put back a copy of it") from error
 
-    def make(self) -> None:
+    def make(self, device_id: str | None = None) -> None:
         """Make the folder and a first state, if there is none.
+
+        Args:
+            device_id: what the device is called from now on; None: what it is called already, else a random name.
 
         Raises:
             ConfigError: the folder can't be written.
@@ -83,7 +86,9 @@ class Home:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._changing():
                 if not (self.folder / STATE).exists():
-                    self._write(State(device_id=uuid.uuid4().hex))
+                    self._write(State(device_id=device_id or uuid.uuid4().hex))
+            if device_id is not None:
+                self.change(lambda state: state.model_copy(update={"device_id": device_id}))
         except OSError as error:
             raise ConfigError(f"{self.folder}: can't keep a device's state here: {error.strerror}") from error
 
