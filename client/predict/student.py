@@ -24,6 +24,7 @@ from fedstill.errors import ReleaseError
 MANIFEST = "manifest.json"
 START = 60.0  # seconds in which a model must be loaded
 ANSWER = 10.0  # seconds in which it must answer one image
+ENDING = 10.0  # seconds in which a process that gives no answer any more has ended
 CHUNK = 1 << 20
 
 
@@ -179,14 +180,17 @@ class Student:
 
     def _failed(self, error: OSError | None) -> StudentError:
         if self._reason is None:  # whoever asks after it failed hears why it did
-            if isinstance(error, TimeoutError):
-                self._reason = "it hung: no answer in time"
-                self._process.kill()
-            code = self._process.wait()
-            name = f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
-            self._reason = self._reason or f"it crashed: the runtime ended with {name}"
+            self._reason = "it hung: no answer in time" if isinstance(error, TimeoutError) else self._crash()
         self.close()
         return StudentError(self._reason)
+
+    def _crash(self) -> str:
+        try:
+            code = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            return "it crashed: the runtime gives no answer and does not end"
+        name = f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+        return f"it crashed: the runtime ended with {name}"
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:

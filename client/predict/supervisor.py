@@ -6,6 +6,7 @@ the new one is loaded and has answered. This process imports neither NumPy nor t
 """
 
 import contextlib
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -327,9 +328,14 @@ def supervising(home: Home, rules: Rules, answer: float = ANSWER, every: float =
         supervisor, ended = Supervisor(home, rules, answer), threading.Event()
 
         def ticking() -> None:
+            told = ""
             while not ended.wait(every):
-                with contextlib.suppress(OSError, FedstillError):  # a full disk now is no reason not to tick again
+                try:
                     supervisor.tick()
+                except Exception as error:  # whatever it is: requests are answered, and the next tick may do better
+                    if str(error) != told:
+                        print(f"fedstill: {error}", file=sys.stderr, flush=True)
+                    told = str(error)
 
         supervisor.tick()
         thread = threading.Thread(target=ticking, daemon=True)

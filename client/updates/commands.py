@@ -31,10 +31,16 @@ def register(client: typer.Typer) -> None:
 def trust(
     root_file: Annotated[Path, typer.Argument(help="root.json of the installation that signs your releases.")],
     home: HomeOption = None,
+    device_id: Annotated[
+        str | None, typer.Option("--id", help="Name of this device, as in its certificate; default: a random one.")
+    ] = None,
 ) -> None:
     """Trust a root: from now on this device installs what its keys signed, and nothing else."""
     from fedstill.release.trust import Trust
+    from fedstill.release.verify import NAME
 
+    if device_id is not None and not NAME.fullmatch(device_id):
+        raise ConfigError(f"--id {device_id}: 1 to 100 letters, digits, '.', '_' or '-' are wanted")
     place = _home(home)
     try:
         content = root_file.read_bytes()
@@ -43,7 +49,7 @@ def trust(
         raise ConfigError(f"{root_file}: {error.strerror}") from error
     except ReleaseError as error:
         raise ConfigError(str(error)) from error
-    place.make()
+    place.make(device_id)
     path = place.folder / ROOT
     with place.updating():
         if path.exists() and path.read_bytes() != content:
@@ -95,7 +101,9 @@ def update(
 def predict(
     home: HomeOption = None,
     socket: Annotated[Path | None, typer.Option(help="Unix socket; default: predict.sock in the folder.")] = None,
-    http: Annotated[int | None, typer.Option(help="Port of 127.0.0.1 to serve HTTP on as well.")] = None,
+    http: Annotated[
+        int | None, typer.Option(help="Port of 127.0.0.1 to serve HTTP on as well.", min=1, max=65535)
+    ] = None,
 ) -> None:
     """Serve predictions of the running release, and watch over new ones."""
     from client.predict.api import on_loopback, on_socket

@@ -21,8 +21,8 @@ ANSWER = 60.0  # seconds for a small answer
 SLOWEST = 1000  # bytes per second: a link below that is as good as none
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.keepalive_time_ms", 300_000),  # servers count more frequent pings as abuse unless told otherwise
-    ("grpc.keepalive_timeout_ms", 60_000),
+    ("grpc.keepalive_time_ms", 60_000),  # a link may be slow or asleep: ask after a minute of silence
+    ("grpc.keepalive_timeout_ms", 30_000),
 )
 
 

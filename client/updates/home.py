@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -68,12 +69,15 @@ class Home:
         try:
             return State.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            raise ConfigError(f"{self.folder}: no device here yet; begin with `fedstill client trust`") from error
+            raise self._absent() from error
         except (OSError, ValidationError) as error:
             raise ConfigError(f"{path}: can't be read as a device's state; put back a copy of it") from error
 
-    def make(self) -> None:
+    def make(self, device_id: str | None = None) -> None:
         """Make the folder and a first state, if there is none.
+
+        Args:
+            device_id: what the device is called from now on; None: what it is called already, else a random name.
 
         Raises:
             ConfigError: the folder can't be written.
@@ -82,7 +86,9 @@ class Home:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._changing():
                 if not (self.folder / STATE).exists():
-                    self._write(State(device_id=uuid.uuid4().hex))
+                    self._write(State(device_id=device_id or uuid.uuid4().hex))
+            if device_id is not None:
+                self.change(lambda state: state.model_copy(update={"device_id": device_id}))
         except OSError as error:
             raise ConfigError(f"{self.folder}: can't keep a device's state here: {error.strerror}") from error
 
@@ -127,33 +133,44 @@ class Home:
         Raises:
             ConfigError: another one is at work.
         """
-        for _ in range(20):  # an updater that asks whether anybody serves holds the lock for a moment
-            if not self.served():
-                break
-            time.sleep(0.05)
-        with self._alone("predict.lock", "another `fedstill client predict` serves this device"):
+        with self._alone("predict.lock", "another `fedstill client predict` serves this device", patience=20):
             yield
 
     def served(self) -> bool:
         """Return whether a prediction server is at work: then it watches new releases, with the requests it gets."""
         try:
-            with self._alone("predict.lock", ""):
+            with self._alone("predict.lock", "", fcntl.LOCK_SH):  # those who ask don't mistake each other for one
                 return False
         except ConfigError:
             return True
 
     @contextmanager
-    def _alone(self, name: str, reason: str) -> Iterator[None]:
-        with (self.folder / name).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(f"{self.folder}: {reason}") from error
+    def _alone(self, name: str, reason: str, how: int = fcntl.LOCK_EX, patience: int = 0) -> Iterator[None]:
+        with self._open(name) as file:
+            for tries in range(patience, -1, -1):  # whoever asks whether somebody serves holds a lock for a moment
+                try:
+                    fcntl.flock(file, how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not tries:
+                        raise ConfigError(f"{self.folder}: {reason}") from error
+                    time.sleep(0.05)
             yield
+
+    def _open(self, lock: str) -> TextIO:
+        try:
+            return (self.folder / lock).open("w")
+        except FileNotFoundError as error:
+            raise self._absent() from error
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: can't keep a device's state here: {error.strerror}") from error
+
+    def _absent(self) -> ConfigError:
+        return ConfigError(f"{self.folder}: no device here yet; begin with `fedstill client trust`")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        with (self.folder / "state.lock").open("w") as file:
+        with self._open("state.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

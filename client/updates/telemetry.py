@@ -54,22 +54,23 @@ def percentile(ascending: Sequence[float], share: float) -> float:
 
 def temperature(folder: Path = THERMAL) -> float | None:
     """Return the degrees Celsius of the hottest zone; None: this board does not tell."""
-    return _largest(folder.glob("thermal_zone*/temp"), 1000)
+    return _largest(folder.glob("thermal_zone*/temp"), 1000, -100, 300)
 
 
 def power(folder: Path = HWMON) -> float | None:
     """Return the watts of the largest meter; None: this board has none."""
-    return _largest(folder.glob("hwmon*/power1_input"), 1_000_000)
+    return _largest(folder.glob("hwmon*/power1_input"), 1_000_000, 0, 10_000)
 
 
-def _largest(paths: Iterable[Path], unit: int) -> float | None:
+def _largest(paths: Iterable[Path], unit: int, low: float, high: float) -> float | None:
+    """Return the largest value that can be believed: a sensor that is asleep or not connected tells nonsense."""
     found = []
     for path in paths:
         try:
             found.append(int(path.read_text()) / unit)
-        except (OSError, ValueError):  # a sensor that is asleep or answers nonsense
+        except (OSError, ValueError):
             continue
-    return max(found, default=None)
+    return max((value for value in found if low <= value <= high), default=None)
 
 
 def _processor() -> str:

@@ -65,11 +65,13 @@ def try_release(folder: Path, manifest: Manifest) -> Chosen:
         manifest: its manifest.
 
     Raises:
-        ReleaseError: the runtime is too old, or its own file fails its self-test or misses the class's budget.
+        ReleaseError: the runtime is too old, or its own file has no self-test, fails it or misses the class's budget.
     """
     least, have = manifest.runtime.onnxruntime_minimum, runtime_version()
     if _numbers(have) < _numbers(least):
         raise ReleaseError(f"needs ONNX Runtime {least} or newer, this device has {have}")
+    if manifest.artifact not in manifest.self_test.expected or not manifest.self_test.shape[0]:
+        raise ReleaseError(f"{manifest.artifact}: its manifest holds no self-test of it")
     budget = budget_of(manifest.device_class)
     best, details = manifest.artifact, []
     results = {best: measure(folder, manifest, best, budget)}

@@ -83,6 +83,8 @@ def read_trust(home: Home) -> Trust:
             f"{home.folder}: no trusted root, so nothing is installed; `fedstill client trust ROOT_FILE` with the "
             f"root.json of the installation that signs your releases"
         ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
     except ReleaseError as error:
         raise ConfigError(str(error)) from error
 

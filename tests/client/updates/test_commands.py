@@ -230,6 +230,9 @@ def test_wrong_use_is_one_line(keys: Keys, tmp_path: Path) -> None:
         found = run("update", "--server", "example.org:1", "--class", "c", "--home", home, *options)
         assert isinstance(found.exception, ConfigError)
         assert reason in str(found.exception)
+    assert "letters, digits" in str(run("trust", keys.folder / "root.json", "--home", home, "--id", "../x").exception)
+    run("trust", keys.folder / "root.json", "--home", home, "--id", "kitchen-1")
+    assert "device           kitchen-1," in run("status", "--home", home).output
     other = run("trust", open_keys(tmp_path / "keys").folder / "root.json", "--home", home)
     assert "trusts another root" in str(other.exception)
     assert (home / "root.json").read_bytes() == keys.trust.content

@@ -73,7 +73,7 @@ def test_a_disk_that_takes_no_report_costs_the_report_only(home: Home) -> None:
 
 def test_sensors_tell_or_are_left_out(tmp_path: Path) -> None:
     assert temperature(tmp_path) is None
-    for number, value in enumerate(("41500", "47250", "asleep")):
+    for number, value in enumerate(("41500", "47250", "asleep", "2147483647")):
         zone = tmp_path / f"thermal_zone{number}"
         zone.mkdir()
         (zone / "temp").write_text(value)

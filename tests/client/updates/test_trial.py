@@ -44,6 +44,15 @@ def test_a_runtime_that_is_too_old_is_said(keys: Keys, tmp_path: Path) -> None:
         try_release(folder, manifest_of(folder))
 
 
+def test_a_release_without_a_self_test_of_its_own_file_is_refused(releases: tuple[Path, Path]) -> None:
+    manifest = manifest_of(releases[0])
+    others = {FLOAT_FILE: manifest.self_test.expected[FLOAT_FILE]}
+    for change in ({"expected": others}, {"shape": (0, 1, 16, 16)}):
+        without = manifest.model_copy(update={"self_test": manifest.self_test.model_copy(update=change)})
+        with pytest.raises(ReleaseError, match="holds no self-test of it"):
+            try_release(releases[0], without)
+
+
 @pytest.mark.parametrize(
     ("budget", "reason"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.updates.clock import BUILT
-from client.updates.home import ROOT, Home
+from client.updates.home import ROOT
 from client.updates.rehearsal import rehearse
 from client.updates.trial import Chosen
 from client.updates.updater import Kind
@@ -425,8 +425,3 @@ def test_a_clock_set_back_can_not_bring_an_expired_release_to_life(device: Devic
     with pytest.raises(ReleaseError, match="expired on"):
         device.updater(now=lambda: now).check()
     assert device.running() is None
-
-
-def test_an_empty_home_is_no_device(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no device here yet; begin with `fedstill client trust`"):
-        Home(tmp_path).state()
