@@ -117,10 +117,10 @@ def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterat
     done: dict[str, float] = {}
     for name in calls:
         path = folder / f"{name}.json"
-        known = json.loads(path.read_text()) if path.exists() else shared.get(keys[name])
-        if known is not None:
-            done[name] = known
+        if not path.exists() and (known := shared.get(keys[name])) is not None:
             write_json(path, known)
+        if path.exists():
+            done[name] = json.loads(path.read_text())
     missing = [(name, *call) for name, call in calls.items() if name not in done]
     yield len(missing), done
     for _, (name, value) in unordered(_call, missing, setup.workers):
