@@ -4,9 +4,11 @@ Everything here runs on one thread and takes its randomness from an explicit gen
 same weights in any process.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -62,16 +64,21 @@ def augmented(images: Tensor, task: Task, rng: torch.Generator, *, shift: bool =
 def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> nn.Module:
     """Build a model whose initial weights depend on `seed` only, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also note a call stack for every GPU kind
         model = architecture(task)
         return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
 def restored(architecture: Callable[[Task], nn.Module], task: Task, state: State) -> nn.Module:
     """Build the model of an architecture that has the state `state`."""
-    model = build(architecture, task, seed=0)  # its initial weights are all replaced
+    model = copy.deepcopy(_template(architecture, task))
     model.load_state_dict(state)
     return model
+
+
+@lru_cache(maxsize=32)
+def _template(architecture: Callable[[Task], nn.Module], task: Task) -> nn.Module:
+    return build(architecture, task, seed=0)  # its initial weights are all replaced
 
 
 def state_of(model: nn.Module) -> State:
