@@ -10,7 +10,7 @@ from fedstill.learning import build
 from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
-from simulations.partitions import PARTITIONS
+from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
 
 
@@ -27,7 +27,7 @@ def validate(scenario: Scenario) -> None:
         encodings |= {kind.uplink, kind.downlink} - {""}
     for encoding in sorted(encodings):
         codec(encoding, task.classes)
-    resolve("partition rule", scenario.partition.rule, PARTITIONS)
+    resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})
     resolve("consensus rule", scenario.consensus.rule, RULES)
     for half in (scenario.method.server, scenario.method.device):
         if half:
