@@ -99,8 +99,8 @@ def shards(
 ) -> list[Ints]:
     """Cut the samples, sorted by class, into equal shards and deal so many to each device at random.
 
-    The "pathological non-IID" setting of FedAvg (McMahan et al. 2017, arXiv 1602.05629, section 3): a device holds about
-    as many classes as shards at most. `alpha` is not used.
+    The "pathological non-IID" setting of FedAvg (McMahan et al. 2017, arXiv 1602.05629, section 3): a device
+    holds about as many classes as shards at most. `alpha` is not used.
 
     Args:
         labels: class of each private sample `[samples]`.
