@@ -186,8 +186,8 @@ class Step:
 def steps(lesson: Lesson, task: Task) -> Iterator[Step]:
     """Yield the steps of a lesson: shuffled, augmented and normalized, from the lesson's own random stream."""
     rng, how, anchor = generator(lesson.seed), lesson.how, lesson.anchor
-    pixels = torch.from_numpy(np.array(lesson.images))
-    anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
+    pixels = _pixels(lesson.images)
+    anchors = None if anchor is None else _pixels(anchor.images)
     anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)
     anchor_rows = torch.zeros(0, dtype=torch.int64)
     for step, rows in zip(range(how.steps), _batches(len(pixels), how.batch, rng), strict=False):
@@ -199,6 +199,11 @@ def steps(lesson: Lesson, task: Task) -> Iterator[Step]:
             batch = augmented(batch, task, rng, shift=how.augment == "full")
         inputs = _normalized(batch, task).contiguous(memory_format=torch.channels_last)
         yield Step(inputs, rows, anchor_rows, _rate(how, step))
+
+
+def _pixels(images: Images) -> Tensor:
+    """Return images as a tensor; only those mapped from a file are copied, as torch wants to be able to write."""
+    return torch.from_numpy(images if images.flags.writeable else np.array(images))
 
 
 def fit(
