@@ -30,7 +30,7 @@ from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.failures import stage
 from fedstill.files import write_atomic
 from fedstill.fit import Fit
-from fedstill.learning import Anchor, Lesson, State, build, logits, state_of, teach
+from fedstill.learning import Anchor, Lesson, State, build, logits, restored, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
 from fedstill.rng import stream, torch_seed
@@ -105,6 +105,7 @@ class Device:
         folder: where its state lies.
         entropy_coded: whether its soft labels are coded adaptively.
         delta: whether they refer to those that the server acknowledged.
+        durable: whether a state is on the disk before its answer leaves; a virtual device has no power to lose.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Device:
         *,
         entropy_coded: bool = False,
         delta: bool = False,
+        durable: bool = True,
     ) -> None:
         self.number = number
         self.student = student
@@ -131,6 +133,7 @@ class Device:
         self.folder = folder
         self.entropy_coded = entropy_coded
         self.delta = delta
+        self.durable = durable
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
         self.held = counts > 0
@@ -230,10 +233,9 @@ class Device:
         return (background.lesson(private, proxy, self.held, how, self._seed("revisit", task.round_number)),)
 
     def _model(self, stored: _State | None) -> nn.Module:
-        model = build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
         if stored is not None:
-            model.load_state_dict(stored.student)
-        return model
+            return restored(architecture(self.student), self.task, stored.student)
+        return build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
 
     def _seed(self, purpose: str, round_number: int) -> int:
         return torch_seed(self.context.seed, purpose, self.number, round_number)
@@ -330,7 +332,7 @@ class Device:
             "metrics": dict(state.answer.metrics),
         }
         torch.save(stored, content)
-        write_atomic(self._path(state.round_number), content.getvalue())
+        write_atomic(self._path(state.round_number), content.getbuffer(), durable=self.durable)
         for path in sorted(self.folder.glob("round-*.pt"))[:-2]:
             path.unlink()
 

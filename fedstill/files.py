@@ -17,19 +17,28 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, which holds the old or the new content at any moment, never a part of it."""
+def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write `content` to `path`, which holds the old or the new content at any moment, never a part of it.
+
+    Args:
+        path: where to.
+        content: what.
+        durable: whether it is on the disk when this returns; else that holds for any end of the process, but after a
+            power failure the file may be damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    if durable:
+        flush(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

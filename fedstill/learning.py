@@ -4,9 +4,11 @@ Everything here runs on one thread and takes its randomness from an explicit gen
 same weights in any process.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -62,16 +64,21 @@ def augmented(images: Tensor, task: Task, rng: torch.Generator, *, shift: bool =
 def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> nn.Module:
     """Build a model whose initial weights depend on `seed` only, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also note a call stack for every GPU kind
         model = architecture(task)
         return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
 def restored(architecture: Callable[[Task], nn.Module], task: Task, state: State) -> nn.Module:
     """Build the model of an architecture that has the state `state`."""
-    model = build(architecture, task, seed=0)  # its initial weights are all replaced
+    model = copy.deepcopy(_template(architecture, task))
     model.load_state_dict(state)
     return model
+
+
+@lru_cache(maxsize=32)
+def _template(architecture: Callable[[Task], nn.Module], task: Task) -> nn.Module:
+    return build(architecture, task, seed=0)  # its initial weights are all replaced
 
 
 def state_of(model: nn.Module) -> State:
@@ -179,8 +186,8 @@ class Step:
 def steps(lesson: Lesson, task: Task) -> Iterator[Step]:
     """Yield the steps of a lesson: shuffled, augmented and normalized, from the lesson's own random stream."""
     rng, how, anchor = generator(lesson.seed), lesson.how, lesson.anchor
-    pixels = torch.from_numpy(np.array(lesson.images))
-    anchors = None if anchor is None else torch.from_numpy(np.array(anchor.images))
+    pixels = _pixels(lesson.images)
+    anchors = None if anchor is None else _pixels(anchor.images)
     anchor_batches = iter(()) if anchors is None else _batches(len(anchors), how.batch, rng)
     anchor_rows = torch.zeros(0, dtype=torch.int64)
     for step, rows in zip(range(how.steps), _batches(len(pixels), how.batch, rng), strict=False):
@@ -192,6 +199,11 @@ def steps(lesson: Lesson, task: Task) -> Iterator[Step]:
             batch = augmented(batch, task, rng, shift=how.augment == "full")
         inputs = _normalized(batch, task).contiguous(memory_format=torch.channels_last)
         yield Step(inputs, rows, anchor_rows, _rate(how, step))
+
+
+def _pixels(images: Images) -> Tensor:
+    """Return images as a tensor; only those mapped from a file are copied, as torch wants to be able to write."""
+    return torch.from_numpy(images if images.flags.writeable else np.array(images))
 
 
 def fit(

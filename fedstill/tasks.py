@@ -23,12 +23,14 @@ class Arrays:
         train_labels: class indices `[train]`.
         test_images: never trained on, never in the proxy set `[test, channels, height, width]`.
         test_labels: class indices `[test]`.
+        train_groups: whose each training sample is, such as its writer `[train]`; None: nobody knows.
     """
 
     train_images: Images
     train_labels: Ints
     test_images: Images
     test_labels: Ints
+    train_groups: Ints | None = None
 
 
 @dataclass(frozen=True)

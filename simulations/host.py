@@ -43,6 +43,7 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
         folder=folder / f"device-{number:05d}",
         entropy_coded=scenario.exchange.entropy_coding,
         delta=scenario.exchange.delta,
+        durable=False,  # a file that a power failure damages is passed over, and the device catches up
     )
 
 

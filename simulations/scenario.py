@@ -45,9 +45,14 @@ class PartitionSettings(Settings):
     """How private samples are spread over devices."""
 
     rule: str = "dirichlet"
-    """A built-in rule, or `file.py:object`."""
+    """`dirichlet`, `iid`, `one-class`, `shards`, `quantity`, `natural` (by the task's own groups), or
+    `file.py:object`."""
     alpha: float = Field(default=0.3, gt=0)
-    """Concentration of the Dirichlet distribution: small is skewed."""
+    """Concentration of the Dirichlet distribution of `dirichlet` and `quantity`: small is skewed."""
+    shards: int = Field(default=2, ge=1)
+    """Shards of each device, with `shards`: it holds about as many classes at most."""
+    feature_shift: float = Field(default=0.0, ge=0, le=1)
+    """How unlike the devices' cameras are: each device's images get a contrast and a brightness of its own."""
     min_samples: int = Field(default=10, ge=1)
     """Samples that each device has at least."""
 

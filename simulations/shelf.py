@@ -22,9 +22,10 @@ from fedstill.loading import resolve
 from fedstill.rng import stream
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Images, Task, load_task
-from simulations.partitions import PARTITIONS
+from simulations.partitions import NATURAL, natural, partitions
 from simulations.scenario import Scenario
 
+MIDDLE = 127.5  # of a pixel's values
 SPARE = 2  # times the samples that the devices need at least, when they are drawn with replacement
 
 
@@ -135,24 +136,31 @@ def split(scenario: Scenario) -> dict[str, np.ndarray]:
     server, guard, proxy, private = (np.sort(part) for part in np.split(order, edges))
     if data.private_samples:
         private = private[np.sort(stream(scenario.seed, "private").permutation(len(private))[: data.private_samples])]
-    parts = _parts(scenario, arrays.train_labels[private].astype(np.int64))
+    groups = None if arrays.train_groups is None else arrays.train_groups[private]
+    parts = _parts(scenario, arrays.train_labels[private].astype(np.int64), groups)
     files: dict[str, np.ndarray] = {"proxy-images": arrays.train_images[proxy]}
     for name, rows in (("server", server), ("guard", guard), ("private", private)):
         files[f"{name}-images"] = arrays.train_images[rows]
         files[f"{name}-labels"] = arrays.train_labels[rows].astype(np.int64)
+    if scenario.partition.feature_shift:
+        _shift_features(scenario, files["private-images"], parts)
     files["test-images"], files["test-labels"] = arrays.test_images, arrays.test_labels.astype(np.int64)
     files.update({f"part-{device}": rows for device, rows in enumerate(parts)})
     return files
 
 
-def _parts(scenario: Scenario, labels: Ints) -> list[Ints]:
+def _parts(scenario: Scenario, labels: Ints, groups: Ints | None) -> list[Ints]:
     """Return the rows of each device.
 
     Where the samples are too few for the devices, the rule splits a pool of draws from them, so that a sample may be on
     several devices, or twice on one.
     """
     wanted = scenario.partition
-    rule = resolve("partition rule", wanted.rule, PARTITIONS)
+    if wanted.rule == NATURAL:
+        if groups is None:
+            raise DataError(f"partition.rule is natural, but task {scenario.task} does not say whose samples are whose")
+        return natural(groups, scenario.devices, wanted.min_samples)
+    rule = resolve("partition rule", wanted.rule, partitions(wanted.shards))
     rng = stream(scenario.seed, "partition")
     if len(labels) >= scenario.devices * wanted.min_samples:
         parts = rule(labels, scenario.devices, wanted.alpha, wanted.min_samples, rng)
@@ -163,6 +171,18 @@ def _parts(scenario: Scenario, labels: Ints) -> list[Ints]:
     parts = rule(labels[pool], scenario.devices, wanted.alpha, wanted.min_samples, rng)
     _check_parts(parts, scenario.devices, drawn, wanted.rule)
     return [np.sort(pool[part]) for part in parts]
+
+
+def _shift_features(scenario: Scenario, images: Images, parts: list[Ints]) -> None:
+    """Give each device's images a contrast and a brightness of its own, in place, from the run's seed."""
+    strength = scenario.partition.feature_shift
+    rows = np.concatenate(parts)
+    if len(np.unique(rows)) < len(rows):
+        raise DataError("partition.feature_shift needs samples of each device's own: use fewer devices")
+    for device, own in enumerate(parts):
+        contrast, brightness = stream(scenario.seed, "feature-shift", device).uniform(-strength, strength, 2)
+        shifted = (images[own].astype(np.float32) - MIDDLE) * (1 + contrast) + MIDDLE * (1 + brightness)
+        images[own] = np.clip(np.rint(shifted), 0, 255).astype(np.uint8)
 
 
 def _check_parts(parts: list[Ints], devices: int, samples: int, rule: str) -> None:

@@ -13,7 +13,7 @@ from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
 from server.delivery.summary import read as read_telemetry
-from simulations.partitions import PARTITIONS
+from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
 
 
@@ -32,7 +32,7 @@ def validate(scenario: Scenario) -> None:
         codec(encoding, task.classes)
     if scenario.telemetry:
         read_telemetry(Path(scenario.telemetry))
-    resolve("partition rule", scenario.partition.rule, PARTITIONS)
+    resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})
     resolve("consensus rule", scenario.consensus.rule, RULES)
     for half in (scenario.method.server, scenario.method.device):
         if half:

@@ -7,8 +7,10 @@ other. Chunks are spread over worker processes like single devices.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -20,8 +22,12 @@ from fedstill.cohorts import Cohort
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
 from fedstill.failures import told
+from fedstill.learning import Lesson
 from fedstill.rounds import DeviceAnswer
+from fedstill.tasks import Images
 from fedstill.workers import ordered
+
+LARGE = 1 << 20  # bytes of images from which on a copy for each device would count
 
 
 class CohortSettings(Settings):
@@ -103,6 +109,7 @@ def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSetti
     """Return the answers, None where the devices can only answer one by one."""
     answers: dict[int, DeviceAnswer] = {}
     rounds: list[tuple[Device, Begun]] = []
+    kept: list[Images] = []
     for number, request in requests.items():
         device = fleet.device(number)
         if device is None:
@@ -111,7 +118,8 @@ def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSetti
         if isinstance(begun, DeviceAnswer):
             answers[number] = fleet.leaving(device, begun)
         else:
-            rounds.append((device, begun))
+            shared = tuple(_sharing(lesson, kept) for lesson in begun.lessons)
+            rounds.append((device, replace(begun, lessons=shared)))
     if not rounds:
         return answers
     task = rounds[0][0].task
@@ -130,6 +138,23 @@ def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSetti
         answer = device.finish(begun, cohort.state(place), asked[samples][place], tested[rounds_left][place])
         answers[device.number] = fleet.leaving(device, answer)
     return answers
+
+
+def _sharing(lesson: Lesson, kept: list[Images]) -> Lesson:
+    """Return a lesson that shares large images with those kept: all devices of a chunk digest about the same ones."""
+    anchor = lesson.anchor
+    if anchor is not None:
+        anchor = replace(anchor, images=_one_of(kept, anchor.images))
+    return replace(lesson, images=_one_of(kept, lesson.images), anchor=anchor)
+
+
+def _one_of(kept: list[Images], images: Images) -> Images:
+    if images.nbytes < LARGE:
+        return images
+    found = next((other for other in kept if np.array_equal(other, images)), None)
+    if found is None:
+        kept.append(images)
+    return images if found is None else found
 
 
 @contextmanager

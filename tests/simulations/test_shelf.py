@@ -71,6 +71,21 @@ def test_enough_samples_are_never_shared(small: Scenario, tmp_path: Path) -> Non
     assert not open_shelf(tmp_path / "assets", small).shared
 
 
+def test_shifted_features_are_each_devices_own_and_leave_proxy_and_test_alone(small: Scenario, tmp_path: Path) -> None:
+    plain = open_shelf(tmp_path / "plain", small)
+    wanted = small.partition.model_copy(update={"feature_shift": 0.5})
+    shifted = open_shelf(tmp_path / "shifted", small.model_copy(update={"partition": wanted}))
+    means = [shifted.of_device(n).images.mean() - plain.of_device(n).images.mean() for n in range(small.devices)]
+    assert len({round(float(mean)) for mean in means}) == small.devices
+    assert np.array_equal(shifted.proxy, plain.proxy)
+    assert np.array_equal(shifted.test.images, plain.test.images)
+
+
+def test_a_task_that_knows_no_owners_has_no_natural_partition(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not say whose"):
+        open_shelf(tmp_path / "assets", load_scenario("digits", ["partition.rule=natural"]))
+
+
 PARTITION = """
 import numpy as np
 def twice(labels, devices, alpha, min_samples, rng):

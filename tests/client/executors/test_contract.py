@@ -173,5 +173,6 @@ class TestCohorts(ExecutorContract):
         self, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("client.executors.cohort.attempt")
+        monkeypatch.setattr("client.executors.cohort.LARGE", 1000)  # so that what all digest is one array
         run = Run(tmp_path, ["tiny-separable-s", "tiny-conv-s", "tiny-separable-m"])
         assert not any(answer.refusal for answer in answered(executor, run, run.fleet("run"), 1).values())
