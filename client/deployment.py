@@ -62,6 +62,7 @@ def start(home: Folder = None) -> None:
     own = _home(home)
     wanted = programs(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    own.run.mkdir(parents=True, exist_ok=True, mode=0o750)
     with sole(own.run / "client.lock", f"the device in {own.folder}"):
         _say(f"device in {own.folder}; logs in {own.logs}; Ctrl-C ends it")
         _say(NOT_ISOLATED)
@@ -75,7 +76,10 @@ def stop(home: Folder = None) -> None:
     process = holder(lock)
     if process is None:
         raise ConfigError(f"{own.folder}: the device is not running")
-    os.kill(process, signal.SIGTERM)
+    try:
+        os.kill(process, signal.SIGTERM)
+    except PermissionError as error:
+        raise ConfigError(f"{own.folder}: process {process} is another user's") from error
     deadline = time.monotonic() + STOP_SECONDS
     while holder(lock) is not None:
         if time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from client.home import Home
 from simulations.device_folders import PROXY, write_device_folders
 from simulations.scenario import Scenario, load_scenario
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 PATIENCE = 300
 """Seconds for anything to happen; a machine may be busy."""
 
