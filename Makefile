@@ -29,6 +29,10 @@ simulate: setup ## Run the main job on real data and show the result
 test: setup ## Run the whole test suite, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+.PHONY: test-deploy
+test-deploy: setup ## Run the tests of real servers and devices as processes
+	$(BIN)/python -m pytest -m deploy $(ARGS) tests/deploy
+
 .PHONY: format
 format: setup ## Format the code
 	$(BIN)/ruff format .

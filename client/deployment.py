@@ -12,7 +12,8 @@ from rich.console import Console
 
 from client.data import read_description
 from client.enrol import enrol
-from client.home import Home, default_home
+from client.home import DeviceConfig, Home, default_home
+from client.probe import look, propose, troubles
 from client.programs import programs
 from fedstill.errors import ConfigError
 from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
@@ -61,6 +62,7 @@ def start(home: Folder = None) -> None:
     own = _home(home)
     wanted = programs(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    own.run.mkdir(parents=True, exist_ok=True, mode=0o750)
     with sole(own.run / "client.lock", f"the device in {own.folder}"):
         _say(f"device in {own.folder}; logs in {own.logs}; Ctrl-C ends it")
         _say(NOT_ISOLATED)
@@ -74,7 +76,10 @@ def stop(home: Folder = None) -> None:
     process = holder(lock)
     if process is None:
         raise ConfigError(f"{own.folder}: the device is not running")
-    os.kill(process, signal.SIGTERM)
+    try:
+        os.kill(process, signal.SIGTERM)
+    except PermissionError as error:
+        raise ConfigError(f"{own.folder}: process {process} is another user's") from error
     deadline = time.monotonic() + STOP_SECONDS
     while holder(lock) is not None:
         if time.monotonic() > deadline:
@@ -83,7 +88,49 @@ def stop(home: Folder = None) -> None:
     _say("stopped")
 
 
+def doctor(home: Folder = None) -> None:
+    """Say what this machine is, which device class fits it and why, and what stands in the way: exit code 1 then."""
+    machine = look()
+    packages = ", ".join(f"{name} {found}" for name, found in machine.packages.items())
+    _say(f"machine: {machine.model}, {machine.architecture}, {machine.cores} cores, {machine.memory_mb} MB")
+    _say(f"installed: {packages}")
+    proposal = propose(machine)
+    _say(f"class: {proposal.device_class or 'none'}: {proposal.reason}")
+    found = troubles(machine)
+    own = _home(home)
+    if own.config_path.exists():
+        config = own.config()
+        _say(f"device: {config.number} of class {config.device_class} at {config.superlink}")
+        _say(f"running: {'yes' if holder(own.run / 'client.lock') is not None else 'no'}")
+        found += _missing(own, config)
+    else:
+        _say("device: not enrolled")
+    for trouble in found:
+        _say(f"trouble: {trouble}")
+    if found or not proposal.device_class:
+        raise typer.Exit(1)
+
+
+def _missing(home: Home, config: DeviceConfig) -> list[str]:
+    """Return what an enrolled device lacks."""
+    found = []
+    for name in ("data", "proxy"):
+        path = getattr(config, name)
+        if not path:
+            found.append(f"no {name}; name its path in {home.config_path}")
+        elif not Path(path).is_file():
+            found.append(f"{name}: {path}: no such file")
+    if config.data and Path(config.data).is_file():
+        try:
+            read_description(Path(config.data))
+        except ConfigError as error:
+            found.append(str(error))
+    if home.key.stat().st_mode & 0o077:
+        found.append(f"{home.key}: this private key is open to others; chmod 600 it")
+    return found
+
+
 def add(client: typer.Typer) -> None:
     """Add these commands."""
-    for command in (enroll, start, stop):
+    for command in (enroll, start, stop, doctor):
         client.command()(command)

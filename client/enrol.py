@@ -68,17 +68,24 @@ def _absolute(path: Path | None) -> str:
     return str(path.resolve()) if path is not None else ""
 
 
+def make_key(path: Path) -> None:
+    """Write a private key of the kind that Flower takes, for its owner's eyes alone."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _public_key(path: Path) -> str:
     """Return the public half of the key in a file, made if there is none: a repeated enrolment is with the same one."""
-    if path.exists():
+    if not path.exists():
+        make_key(path)
+    try:
         key = load_ssh_private_key(path.read_bytes(), None)
-    else:
-        key = ec.generate_private_key(ec.SECP384R1())
-        content = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    except ValueError as error:
+        raise ConfigError(f"{path}: this key is damaged; remove it, and a new one is made") from error
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 

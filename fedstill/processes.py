@@ -23,6 +23,7 @@ from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 
 log = logging.getLogger("fedstill")
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
 PR_SET_PDEATHSIG = 1
 GRACE = 15.0
 """Seconds that a program has to end before it is killed."""
@@ -177,7 +178,7 @@ class Supervisor:
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _signal(running: "subprocess.Popen[bytes]", number: int) -> None:

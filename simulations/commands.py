@@ -11,6 +11,7 @@ from rich.console import Console
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.workers import default_workers
 from server.release.keys import default_folder as default_keys
+from simulations.device_folders import write_device_folders
 from simulations.launch import Engine, How, launch, launch_seeds, prepare
 from simulations.methods import OWN, load_method
 from simulations.run_folder import SUMMARY, check_new, check_resumable
@@ -109,6 +110,20 @@ def simulate(
     launch(folder, how)
 
 
+def split(
+    scenario: Annotated[str, typer.Argument(help="Built-in scenario or path of a scenario file.")],
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
+    ] = None,
+) -> None:
+    """Write the proxy set of a scenario, and its virtual devices' data as folders that real devices read."""
+    check_new(out)
+    loaded = load_scenario(scenario, assignments or [])
+    for path in write_device_folders(loaded, out.resolve()):
+        print(path)
+
+
 def default_folder(name: str) -> Path:
     """Return a new run folder's path below the working directory."""
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -137,3 +152,4 @@ def _several(
 def register(app: typer.Typer) -> None:
     """Add this room's commands."""
     app.command()(simulate)
+    app.command()(split)

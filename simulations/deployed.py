@@ -4,6 +4,7 @@ The server holds its labelled samples, the proxy set and the test set of the sce
 what the devices have: they are split off, as in a simulation, and not used.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -107,13 +108,14 @@ def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
 def run(grid: Grid, context: Context) -> None:
     """Run a prepared scenario with the devices of a grid, from its last finished round."""
     setup = setup_from(context.run_config, context.run_id)
+    owners = {int(device): int(node) for device, node in json.loads(str(context.run_config["owners"])).items()}
     use_one_thread()
     console = Console(file=sys.stdout)
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         started = time.monotonic()
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
-        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS)
+        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, owners)
         released = release_students(setup, shelf, federation.knowledge.students, progress)
         summary = {
             **_summary(setup, federation, shelf, released),

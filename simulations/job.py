@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -103,7 +104,13 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
 
 
 def federate(
-    grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress, attempts: int = 1
+    grid: Grid,
+    setup: Setup,
+    shelf: Shelf,
+    plan: Plan,
+    progress: RunProgress,
+    attempts: int = 1,
+    owners: Mapping[int, int] | None = None,
 ) -> Federation:
     """Run the rounds that are missing, and return what came out.
 
@@ -114,6 +121,7 @@ def federate(
         plan: the federation's plan.
         progress: told of each round.
         attempts: how often a round's message is sent to a host that gets lost meanwhile.
+        owners: the host of each device, where they are known.
     """
     scenario = setup.scenario
     task = load_task(scenario.task)
@@ -146,7 +154,16 @@ def federate(
         progress.step(1)
     finished = federation.knowledge.round_number
     progress.stage("rounds", scenario.rounds, finished)
-    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed, attempts)
+    policy = RoundPolicy(
+        scenario.devices,
+        wire.quorum,
+        wire.timeout,
+        wire.ttl,
+        wire.active,
+        scenario.seed,
+        attempts=attempts,
+        owners=owners,
+    )
     strategy = FederatedDistillation(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)

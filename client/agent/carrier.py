@@ -71,6 +71,9 @@ class Carrier:
             except FedstillError as error:
                 log.error("run %s: %s", run, error)
                 answers[number] = DeviceAnswer(b"", {}, str(error))
+            except Exception:  # a full disk, a layer that does not fit: what it says may hold paths
+                log.exception("run %s", run)
+                answers[number] = DeviceAnswer(b"", {}, "the device failed; its log says why")
         return answers
 
     def _opened(self, run: str, plan: str) -> Device:

@@ -79,6 +79,7 @@ class RoundPolicy:
         seed: run seed.
         attempts: how often a round's message is sent to a host that gets lost before it answers, 1 or more.
         absence: seconds to wait for such a host to come back.
+        owners: the host of each device, where they are known; a host that claims another's device is not believed.
     """
 
     expected: int = 0
@@ -89,6 +90,7 @@ class RoundPolicy:
     seed: int = 0
     attempts: int = 1
     absence: float = 180.0
+    owners: Mapping[int, int] | None = None
 
     def asked(self, devices: int) -> int:
         """Return how many of `devices` a round asks."""
@@ -345,12 +347,20 @@ class RoundStrategy(Strategy, Generic[A]):
             reason = (failed[0].error.reason or "no reason given").strip().replace("\n", " ")
             raise QuorumError(f"no host can tell its devices: {reason}")
         for reply in replies:
-            devices = devices_of(reply)
+            devices = self._own(reply.metadata.src_node_id, devices_of(reply))
             for host, carried in self._hosts.items():
                 self._hosts[host] = [device for device in carried if device not in devices]
             if devices:
                 self._hosts[reply.metadata.src_node_id] = sorted(devices)
                 self.device_classes.update(devices)
+
+    def _own(self, node: int, claimed: Mapping[int, str]) -> dict[int, str]:
+        """Return those of the devices that a host claims which are its own."""
+        owners = self.policy.owners
+        own = {device: kind for device, kind in claimed.items() if owners is None or owners.get(device) == node}
+        for device in claimed.keys() - own.keys():
+            log.warning("host %d claims device %d, which is not its own", node, device)
+        return own
 
 
 def _packets_in(message: Message) -> int:

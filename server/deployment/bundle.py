@@ -10,7 +10,7 @@ import tomli_w
 
 from fedstill.files import write_atomic
 
-KEYS = ("job", "host", "run", "plan", "scenario", "out", "keys")
+KEYS = ("job", "host", "run", "plan", "scenario", "out", "keys", "owners")
 """What a run configuration of ours holds, all strings."""
 
 

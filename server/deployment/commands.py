@@ -149,14 +149,14 @@ def run(
         raise ConfigError("give a scenario, or --resume with the folder of a run")
     if resume and (out or assignments):
         raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
-    runs = Runs(own, default_keys().resolve())
+    runs, registry = Runs(own, default_keys().resolve()), Registry(own / "fleet.db")
     if resume:
         folder = resume.resolve()
     else:
         name = Path(scenario).stem if scenario.endswith(".toml") else scenario
         folder = (out or own / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-        runs.prepare(scenario, assignments or [], folder, Registry(own / "fleet.db").fleet())
-    number = runs.start(folder)
+        runs.prepare(scenario, assignments or [], folder, registry.fleet())
+    number = runs.start(folder, registry.owners())
     _say(f"run {number} in {folder}")
     if not detach:
         runs.follow(folder, number, _say)

@@ -49,10 +49,14 @@ class Runs:
         load_object(PREPARE)(scenario, changes, out, fleet, self.keys)
         write_json(out / RECORD, {"run": f"run-{secrets.token_hex(8)}"})
 
-    def start(self, out: Path) -> int:
+    def start(self, out: Path, owners: Mapping[int, int]) -> int:
         """Start what is missing of the run in a folder, and return its number at Flower.
 
         Devices know the run by a name that stays, so that each goes on from its own state.
+
+        Args:
+            out: the run folder.
+            owners: node id of each device.
 
         Raises:
             RunFolderError: there is no run in the folder.
@@ -65,6 +69,7 @@ class Runs:
         if not isinstance(name, str) or re.fullmatch(RUN_NAME, name) is None:
             raise RunFolderError(f"{out / RECORD}: no proper name of a run")
         config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": name, "keys": str(self.keys)}
+        config["owners"] = json.dumps({str(device): str(node) for device, node in owners.items()})
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)
 
     def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> None:

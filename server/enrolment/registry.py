@@ -133,13 +133,17 @@ class Registry:
         with self._open() as database:
             return _members(database, "number >= ?", 0)
 
+    def active(self) -> list[Member]:
+        """Return the devices that may take part."""
+        return [member for member in self.members() if member.revoked is None and member.node is not None]
+
     def fleet(self) -> dict[int, str]:
         """Return the class of each device that may take part."""
-        return {
-            member.number: member.device_class
-            for member in self.members()
-            if member.revoked is None and member.node is not None
-        }
+        return {member.number: member.device_class for member in self.active()}
+
+    def owners(self) -> dict[int, int]:
+        """Return the node id of each device that may take part."""
+        return {member.number: member.node for member in self.active() if member.node is not None}
 
 
 def _hash(secret: str) -> str:

@@ -160,6 +160,16 @@ def test_another_proxy_set_is_refused_without_telling_paths(home: Home, plan: De
     assert answer.refusal == "the device's data or proxy set can't be used; see its log"
 
 
+def test_a_device_that_fails_tells_the_server_no_more_than_that(
+    small: Scenario, shelf: Shelf, home: Home, plan: DevicePlan, server: grpc.Server
+) -> None:
+    host, asked = shim(home, plan), request(small, shelf)
+    home.state.write_text("a file where the state's folder belongs")
+    assert host.answer({1: asked})[1].refusal == "the device failed; its log says why"
+    home.state.unlink()
+    assert host.answer({1: asked})[1].packet
+
+
 def test_a_class_without_a_student_is_refused(home: Home, plan: DevicePlan) -> None:
     bad = plan.model_copy(update={"classes": {"mcu": plan.classes["mcu"]}})
     assert "no student for class pi4" in Carrier(home).answer("run-1", bad.model_dump_json(), {1: b""})[1].refusal

@@ -360,3 +360,14 @@ def test_a_host_that_raises_is_not_asked_again() -> None:
 
     run_losing(Losing(hosts(broken), 0), attempts=3)
     assert calls == [0]
+
+
+def test_a_host_that_claims_anothers_device_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    grid = LocalGrid(hosts(good), 3, {})
+    nodes = list(grid.get_node_ids())
+    owners = {0: nodes[0], 1: nodes[0], 2: nodes[1], 3: nodes[0], 4: nodes[2], 5: nodes[2]}
+    seen: list[RoundReplies] = []
+    policy = RoundPolicy(6, 0.5, timeout=60, owners=owners)
+    FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy).start(grid, num_rounds=1)
+    assert list(seen[0].votes) == [0, 1, 2, 4, 5]
+    assert "claims device 3, which is not its own" in caplog.text

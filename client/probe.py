@@ -1,0 +1,118 @@
+"""What this machine is, and which device class fits it, with the reason: from /proc and what is installed alone."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+TRAINING_MB = 700
+"""Memory that torch, a small student and Flower's processes take together; 512 MB boards have less."""
+BROKEN_ON_ARMV8_0 = "2.10"
+"""This release of torch dies with an illegal instruction on cores without the extensions of ARMv8.2 (A53, A72)."""
+FIRST_CUDA = (2, 11)
+"""From here on PyPI's torch for ARM is a CUDA build that can't be imported without CUDA."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine tells about itself.
+
+    Attributes:
+        model: of the board or the processor.
+        architecture: as `uname -m` says.
+        cores: that this process may use.
+        features: of a core.
+        memory_mb: of the whole machine.
+        packages: versions of what matters, by name; missing: not installed.
+    """
+
+    model: str
+    architecture: str
+    cores: int
+    features: frozenset[str]
+    memory_mb: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A device class for a machine.
+
+    Attributes:
+        device_class: its name; empty: none fits.
+        reason: why.
+    """
+
+    device_class: str
+    reason: str
+
+
+def look(root: Path = Path("/")) -> Machine:
+    """Return what the machine whose /proc and /sys lie below `root` tells about itself."""
+    info = _text(root / "proc" / "cpuinfo")
+    memory = next(
+        (line.split()[1] for line in _text(root / "proc" / "meminfo").splitlines() if "MemTotal" in line), "0"
+    )
+    board = _text(root / "proc" / "device-tree" / "model").strip("\0\n ")
+    return Machine(
+        model=board or _field(info, "model name") or "unknown",
+        architecture=platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        features=frozenset((_field(info, "Features") or _field(info, "flags")).split()),
+        memory_mb=int(memory) // 1024,
+        packages={name: found for name in ("flwr", "onnxruntime", "torch") if (found := _version(name))},
+    )
+
+
+def propose(machine: Machine) -> Proposal:
+    """Return the class that fits a machine."""
+    if machine.architecture not in ("aarch64", "x86_64"):
+        return Proposal(
+            "", f"{machine.architecture}: there is no ONNX Runtime or torch for it; install a 64-bit system"
+        )
+    if machine.memory_mb < TRAINING_MB:
+        return Proposal("zero2w", f"{machine.memory_mb} MB of memory are too few to train with torch")
+    if machine.architecture == "x86_64":
+        return Proposal("pi5", f"{machine.cores} cores with {machine.memory_mb} MB can do what the strongest class can")
+    if "Jetson" in machine.model:
+        return Proposal("jetson", f"the board is a {machine.model}")
+    if "asimddp" in machine.features:
+        return Proposal("pi5", "the cores have int8 dot products (asimddp)")
+    return Proposal("pi4", "64-bit cores without int8 dot products (no asimddp)")
+
+
+def troubles(machine: Machine) -> list[str]:
+    """Return what can't work on a machine, each with what to do."""
+    found = []
+    torch = machine.packages.get("torch", "")
+    release = tuple(int(part) for part in torch.split("+")[0].split(".")[:2] if part.isdigit())
+    arm = machine.architecture == "aarch64"
+    if arm and torch.startswith(f"{BROKEN_ON_ARMV8_0}.") and "asimddp" not in machine.features:
+        found.append(f"torch {torch} dies with an illegal instruction on these cores: pip install 'torch>=2.8,<2.10'")
+    if arm and release >= FIRST_CUDA and "Jetson" not in machine.model and "+cpu" not in torch:
+        found.append(f"torch {torch} from PyPI is a CUDA build on ARM: pip install 'torch>=2.8,<2.10'")
+    for name, extra in (("flwr", "edge"), ("onnxruntime", "edge"), ("torch", "edge-train")):
+        if name not in machine.packages:
+            found.append(f"{name} is not installed: install the extra {extra}")
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _field(info: str, name: str) -> str:
+    """Return the first value of a field of /proc/cpuinfo."""
+    found = (line.partition(":") for line in info.splitlines())
+    return next((value.strip() for key, _, value in found if key.strip() == name), "")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

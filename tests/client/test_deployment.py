@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from client.commands import register
+from client.enrol import make_key
+from client.home import Home
+from fedstill.errors import ConfigError
+
+CONFIG = 'number = 2\ndevice_class = "pi4"\nsuperlink = "localhost:8000"\n'
+
+
+def fedstill(*arguments: str) -> Result:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, ["client", *arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A device that was enrolled, without data."""
+    found = Home(tmp_path / "device")
+    found.folder.mkdir()
+    found.config_path.write_text(CONFIG)
+    make_key(found.key)
+    return found
+
+
+def test_a_machine_that_is_not_enrolled_is_told_how(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fedstill client enroll"):
+        fedstill("start", "--home", str(tmp_path))
+    assert "not enrolled" in fedstill("doctor", "--home", str(tmp_path)).output
+    with pytest.raises(ConfigError, match="not running"):
+        fedstill("stop", "--home", str(tmp_path))
+
+
+def test_enrolment_begins_with_what_can_be_wrong_here(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="this is no token"):
+        fedstill("enroll", "word", "--home", str(tmp_path))
+    with pytest.raises(ConfigError, match="No such file"):
+        fedstill("enroll", "word", "--home", str(tmp_path), "--data", str(tmp_path / "data.toml"))
+    with pytest.raises(ConfigError, match="no such file"):
+        fedstill("enroll", "word", "--home", str(tmp_path), "--proxy", str(tmp_path / "proxy.npy"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> None:
+    done = fedstill("doctor", "--home", str(home.folder))
+    assert done.exit_code == 1
+    assert "device: 2 of class pi4" in done.output
+    assert "trouble: no data; name its path" in done.output
+    (tmp_path / "data.toml").write_text('format = "npz"\n')
+    home.config_path.write_text(CONFIG + f'data = "{tmp_path / "data.toml"}"\nproxy = "{tmp_path / "gone.npy"}"\n')
+    home.key.chmod(0o644)
+    said = fedstill("doctor", "--home", str(home.folder)).output
+    for word in ("data.toml: path: Field required", "gone.npy: no such file", "private key is open to others"):
+        assert word in said
+
+
+def test_a_home_too_deep_for_a_socket_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="too long for a Unix socket"):
+        Home(tmp_path / ("x" * 100)).socket  # noqa: B018

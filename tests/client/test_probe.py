@@ -1,0 +1,63 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client.probe import Machine, look, propose, troubles
+
+A72 = frozenset(["fp", "asimd", "evtstrm", "crc32", "cpuid"])
+A76 = A72 | {"asimddp"}
+GOOD = {"flwr": "1.41.0", "onnxruntime": "1.31.1", "torch": "2.9.1"}
+PI4 = Machine("Raspberry Pi 4 Model B Rev 1.4", "aarch64", 4, A72, 3791, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("machine", "device_class", "reason"),
+    [
+        (PI4, "pi4", "no asimddp"),
+        (replace(PI4, features=A76), "pi5", "dot products"),
+        (replace(PI4, memory_mb=419), "zero2w", "419 MB"),
+        (replace(PI4, model="NVIDIA Jetson Orin Nano", features=A76), "jetson", "Jetson"),
+        (replace(PI4, architecture="x86_64", features=frozenset()), "pi5", "3791 MB"),
+        (replace(PI4, architecture="armv7l"), "", "64-bit system"),
+    ],
+)
+def test_a_machine_gets_the_class_that_fits_it_and_the_reason(machine: Machine, device_class: str, reason: str) -> None:
+    proposal = propose(machine)
+    assert proposal.device_class == device_class
+    assert reason in proposal.reason
+
+
+@pytest.mark.parametrize(
+    ("torch", "features", "word"),
+    [
+        ("2.9.1", A72, ""),
+        ("2.8.0+cpu", A72, ""),
+        ("2.10.0", A76, ""),
+        ("2.10.0", A72, "illegal instruction"),
+        ("2.11.0", A72, "CUDA build"),
+        ("2.13.0", A76, "CUDA build"),
+        ("2.13.0+cpu", A76, ""),
+        ("", A76, "not installed"),
+    ],
+)
+def test_a_torch_that_can_not_work_on_arm_is_told(torch: str, features: frozenset[str], word: str) -> None:
+    packages = {**GOOD, "torch": torch} if torch else {name: GOOD[name] for name in ("flwr", "onnxruntime")}
+    found = troubles(replace(PI4, features=features, packages=packages))
+    assert len(found) == bool(word)
+    assert all(word in trouble for trouble in found)
+
+
+def test_a_machine_is_read_from_proc(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "device-tree").mkdir(parents=True)
+    (tmp_path / "proc" / "device-tree" / "model").write_bytes(b"Raspberry Pi Zero 2 W Rev 1.0\0")
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:         428968 kB\nMemFree: 1 kB\n")
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd\n\nprocessor\t: 1\n")
+    found = look(tmp_path)
+    assert (found.model, found.memory_mb) == ("Raspberry Pi Zero 2 W Rev 1.0", 418)
+    assert found.features == {"fp", "asimd"}
+
+
+def test_this_machine_has_a_class() -> None:
+    assert look().memory_mb > 0
+    assert propose(look()).device_class
