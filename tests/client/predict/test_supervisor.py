@@ -124,7 +124,7 @@ def test_a_new_release_is_switched_in_without_failing_a_request(
 
 @pytest.mark.parametrize(
     ("kind", "answer", "reason"),
-    [("crashing", PATIENCE, "it crashed: the runtime ended with code 1"), ("hanging", 8.0, "it hung: no answer")],
+    [("crashing", PATIENCE, "it crashed: the runtime ended with code 1"), ("hanging", 6.0, "it hung: no answer")],
 )
 def test_a_watched_release_that_fails_is_left_and_the_request_is_answered_by_the_good_one(
     kind: str, answer: float, reason: str, home: Home, good: int, keys: Keys, tmp_path: Path
