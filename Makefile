@@ -26,8 +26,8 @@ simulate: setup ## Run the main job on real data and show the result
 	$(BIN)/fedstill simulate $(SCENARIO) $(ARGS)
 
 .PHONY: test
-test: setup ## Run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run the whole test suite, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: format
 format: setup ## Format the code

@@ -68,6 +68,7 @@ def yardsticks(votes: Votes) -> dict[str, Yardstick]:
         "class-experts": logarithm,
         "density-experts": weighing,
         "selection": weighing,
+        "selective-teacher": Yardstick("log of a part", lambda: np.log(positive[:, votes.unsure])),
         "median": Yardstick("median", lambda: np.median(rows, axis=0)),
         "trimmed-mean": Yardstick("sort", lambda: np.sort(rows, axis=0)),
         "geometric-median, 1 iteration": Yardstick("norm", lambda: np.linalg.norm(rows - centre, axis=2)),

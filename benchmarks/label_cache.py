@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 
 from fedstill.exchange import ServerExchange
 from fedstill.flower import FederatedDistillation, answer, describe
+from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
 from server.checkpoints import Checkpoints
@@ -46,12 +47,26 @@ CHANGES = (
 )
 
 
-def rounds_of(scenario: Scenario, out: Path) -> list[Row]:
-    """Run a scenario's rounds in `out`, on one host in this process, and return their rows."""
+def rounds_of(
+    scenario: Scenario, out: Path, seen: Callable[[Mapping[int, DeviceAnswer]], None] | None = None
+) -> list[Row]:
+    """Run a scenario's rounds in `out`, on one host in this process, and return their rows.
+
+    Args:
+        scenario: what to run.
+        out: an empty folder, or one with the data already split in it.
+        seen: called with each round's answers by device.
+    """
     setup = Setup(scenario, out, workers=1, engine="local")
     shelf = open_shelf(setup.assets, scenario)
     host = SimulatedHost(setup, 0, 1)
     app = ClientApp()
+
+    def answers(requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+        found = host.answer(requests)
+        if seen is not None:
+            seen(found)
+        return found
 
     @app.query("devices")
     def devices(message: Message, context: Context) -> Message:
@@ -59,7 +74,7 @@ def rounds_of(scenario: Scenario, out: Path) -> list[Row]:
 
     @app.train("distill")
     def distill(message: Message, context: Context) -> Message:
-        return answer(message, host.answer)
+        return answer(message, answers)
 
     wire = scenario.exchange
     shared = shelf.context(scenario.seed, load_task(scenario.task).classes)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client import background
+from client.centroids import Domain
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
@@ -214,7 +215,7 @@ class Device:
 
     def _lessons(self, task: RoundTask, first: bool) -> tuple[Lesson, ...]:
         """Return the digest, if there is anything to digest, and the revisit; by background both are one fit."""
-        if self.settings.certainty == "none":
+        if self.settings.certainty != "background":
             digest = self._digest(task)
             consensus = None
             if digest is not None and self.settings.anchor_weight:
@@ -263,22 +264,29 @@ class Device:
 
     def _labels(self, logits: Tensor, task: RoundTask) -> SoftLabels:
         certainty: Floats | None = None
-        if self.settings.certainty == "none":
-            probabilities: Floats = F.softmax(logits, dim=1).numpy()
-        else:
+        if self.settings.certainty == "background":
             probabilities, certainty = background.predicted(logits, self.held)
+        else:
+            probabilities = F.softmax(logits, dim=1).numpy()
+            if self.settings.certainty == "k-means":
+                certainty = self._domain().certainty(self.data.proxy[task.predict], self.task)
         surest = probabilities.max(axis=1) if certainty is None else certainty
         return soft_labels(
             task.predict,
             probabilities,
             present=surest >= self.settings.abstain_below,
-            certainty=certainty,
+            certainty=certainty if self.settings.send_certainty else None,
             class_prior=self.class_prior if self.settings.send_class_prior else None,
         )
 
     def _score(self, tested: Tensor) -> dict[str, float]:
         labels = self.data.test_labels[: len(tested)]
         return {"accuracy": float((tested.argmax(dim=1).numpy() == labels).mean())} if len(labels) else {}
+
+    def _domain(self) -> Domain:
+        """Return the device's domain; it is the same in each round, and cheap beside the learning."""
+        rng = stream(self.context.seed, "centroids", self.number)
+        return Domain.of(self.data.images, self.data.proxy, self.settings.centroids, self.task, rng)
 
     def _path(self, round_number: int) -> Path:
         return self.folder / f"round-{round_number:05d}.pt"

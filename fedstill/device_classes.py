@@ -35,7 +35,7 @@ BUDGETS = {
     "pi5": Budget(flash_bytes=100 * MB, ram_bytes=500 * MB, ram="process", latency_ms=20),
     "pi4": Budget(flash_bytes=50 * MB, ram_bytes=250 * MB, ram="process", latency_ms=50),
     "zero2w": Budget(flash_bytes=10 * MB, ram_bytes=120 * MB, ram="process", latency_ms=100),
-    "mcu": Budget(flash_bytes=512 * KB, ram_bytes=256 * KB, ram="activations", latency_ms=500),
+    "mcu": Budget(flash_bytes=512 * KB, ram_bytes=96 * KB, ram="activations", latency_ms=500),
 }
 
 

@@ -7,6 +7,7 @@ FedstillError           ends a command with exit code 2
 ├── QuorumError         fewer usable replies than the round needs
 ├── ExportError         a student that does not survive export or quantization
 ├── ReleaseError        a release, a store or a root that is not to be trusted
+├── UpdateError         an update that did not happen now; the device keeps what it runs
 └── PacketError         a packet refused; the round goes on without it
     ├── StaleCacheError a packet that does not fit the label cache of its receiver
     └── StaleBaseError  a delta to labels that its receiver does not hold
@@ -39,6 +40,10 @@ class ExportError(FedstillError):
 
 class ReleaseError(FedstillError):
     """A release is refused, with the reason."""
+
+
+class UpdateError(FedstillError):
+    """An update did not happen now, and can be tried again; the device keeps what it runs."""
 
 
 class PacketError(FedstillError):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Bring a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -37,7 +38,7 @@ def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = Tru
     finally:
         temporary.unlink(missing_ok=True)
     if durable:
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,9 +55,9 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(temporary)
         for file in temporary.rglob("*"):
-            _flush(file)
+            flush(file)
         if not path.exists():
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _flush(path.parent)
+    flush(path.parent)

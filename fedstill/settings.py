@@ -128,10 +128,15 @@ class DeviceSettings(Settings):
     """tau: how much of the log class prior is added to the logits in the revisit; 0: plain cross-entropy."""
     prior_floor: float = Field(default=0.01, gt=0, le=1)
     """Smallest class prior in that adjustment, so that absent classes are not pushed down without bound."""
-    certainty: Literal["none", "background"] = "none"
+    certainty: Literal["none", "background", "k-means"] = "none"
     """`background`: the device learns in the revisit to tell its own classes from the proxy set as a whole
     (`client/background.py`), votes among its own classes only, and sends how sure it is that a sample is of one of
-    them, a byte per sample. `none`: it sends no certainty."""
+    them, a byte per sample. `k-means`: it learns as with `none`, and sends how far a sample lies in its own domain by
+    centroids of its data and of the proxy set (`client/centroids.py`). `none`: it sends no certainty."""
+    centroids: int = Field(default=10, ge=1)
+    """Of either, with a certainty by `k-means`."""
+    send_certainty: bool = True
+    """Whether the certainty travels; without, it decides on abstentions alone."""
     abstain_below: float = Field(default=0.0, ge=0, lt=1)
     """A device abstains about a sample when its certainty, or without one its largest probability, is below this."""
     send_class_prior: bool = True

@@ -1,3 +1,7 @@
 #!/usr/bin/env bash
-# Debian packages that CI needs beyond Python, git and make. None so far.
+# Debian packages that CI needs beyond Python, git and make: a C compiler, for the students of microcontrollers.
 set -euo pipefail
+if ! command -v cc >/dev/null; then
+    apt-get update -qq
+    apt-get install -qq --no-install-recommends gcc libc6-dev
+fi

@@ -24,6 +24,7 @@ from server import students, teacher
 from server.checkpoints import Checkpoints
 
 Row = dict[str, Any]
+DOUBTING = ("reputable-experts", "selective-teacher")
 
 
 class LabelledImages(Protocol):
@@ -186,7 +187,10 @@ class Federation:
         self._checkpoints = checkpoints
         self._on_round = on_round
         self._task = load_task(plan.task)
-        self._rule = resolve("consensus rule", plan.consensus.rule, rules(plan.consensus))
+        builtin = rules(plan.consensus)
+        self._rule = resolve("consensus rule", plan.consensus.rule, builtin)
+        # Of the built-in rules these read where the teacher is unsure; a user's own may.
+        self._asks_the_guard = plan.consensus.rule in DOUBTING or plan.consensus.rule not in builtin
         self._started = time.monotonic()
         self.knowledge = self._resume() or self._begin()
 
@@ -214,7 +218,7 @@ class Federation:
         """Make a round's answers into consensus, teacher and class students, and write the checkpoint."""
         known = self.knowledge
         teacher_labels = self._teacher_labels(replies.ids)
-        unsure = self._unsure(teacher_labels)
+        unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
         votes = Votes.stack(replies.ids, replies.votes, teacher_labels, unsure, known.reputation)
         consensus = self._consensus(votes)
         if consensus.reputation is not None:

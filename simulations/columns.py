@@ -100,6 +100,23 @@ def _pair(before: Cell, after: Cell) -> Cell:
     return Cell(f"{before.text}→{after.text}", spread)
 
 
+def _field(figures: Figures, name: str) -> str:
+    """Return what a class's own devices told about their last release; empty: nothing."""
+
+    def own(form: Form, key: str) -> str:
+        return figures.cell(form, "device_classes", name, f"field_{key}", exact=True).text
+
+    if figures.value("device_classes", name, "field_devices") is None:
+        return ""
+    slow, drifting = (figures.value("device_classes", name, f"field_{key}") for key in ("slow", "drifting"))
+    return (
+        f"{own(count, 'devices')} devices run version {own(count, 'version')}:"
+        f" {own(milliseconds, 'latency_ms_p50')} ms{', slow' if slow else ''};"
+        f" drift {own(percent, 'drift')} %{', drifting' if drifting else ''};"
+        f" accuracy {own(percent, 'accuracy')} %"
+    )
+
+
 def outcome(figures: Figures) -> list[tuple[str, str]]:
     """Return what is known of the run as a whole: pairs of a name and one line."""
 
@@ -112,6 +129,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
     reasons = [(name, figures.value("device_classes", name, "refused") or []) for name in figures.classes]
     return [
         *((f"{name} refused", "; ".join(found)) for name, found in reasons if found),
+        *((f"{name} in the field", found) for name in figures.classes if (found := _field(figures, name))),
         ("teacher", teacher),
         ("central ceiling", f"{line(percent, 'central', 'accuracy')} %"),
         ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),

@@ -1,6 +1,7 @@
 """The `compare` command: several methods on the same split and seeds, one table, one picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import split
 from simulations.validate import validate
 
-PLAN = "compare.toml"
+PLAN, REFERENCES = "compare.toml", "references"
 
 
 class ComparePlan(Settings):
@@ -137,7 +138,7 @@ def compare(
         check_new(folder)
         _check(plan, key_folder)
     write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump()).encode())
-    _run(plan, folder, how, console)
+    _run(plan, folder, replace(how, references=folder / REFERENCES), console)
 
 
 def register(app: typer.Typer) -> None:

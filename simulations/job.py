@@ -28,6 +28,7 @@ from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
 from simulations.summary import summarize
 from simulations.table import print_table
+from simulations.telemetry import adopt
 
 
 def plan_of(setup: Setup) -> Plan:
@@ -53,6 +54,7 @@ def run(grid: Grid, context: Context) -> None:
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         if not (setup.out / CONFIG).exists():
             write_config(setup.out, dump(setup.scenario))
+        adopt(setup.scenario, setup.out)
         _run(grid, setup, progress, memory)
     if context.run_config.get("table", True):
         print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)
@@ -70,7 +72,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     started = time.monotonic()
     scenario = setup.scenario
     plan = plan_of(setup)
-    federation = _federate(grid, setup, shelf, plan, progress)
+    federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}
     total = (1 if plan.teacher is None else 2) * len(plan.student_of) + scenario.devices
@@ -100,7 +102,19 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     write_json(setup.out / SUMMARY, summary)
 
 
-def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress) -> Federation:
+def federate(
+    grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunProgress, attempts: int = 1
+) -> Federation:
+    """Run the rounds that are missing, and return what came out.
+
+    Args:
+        grid: the hosts.
+        setup: the run.
+        shelf: what the server holds.
+        plan: the federation's plan.
+        progress: told of each round.
+        attempts: how often a round's message is sent to a host that gets lost meanwhile.
+    """
     scenario = setup.scenario
     task = load_task(scenario.task)
     shared = shelf.context(scenario.seed, task.classes)
@@ -132,7 +146,7 @@ def _federate(grid: Grid, setup: Setup, shelf: Shelf, plan: Plan, progress: RunP
         progress.step(1)
     finished = federation.knowledge.round_number
     progress.stage("rounds", scenario.rounds, finished)
-    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
+    policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed, attempts)
     strategy = FederatedDistillation(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)

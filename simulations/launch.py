@@ -40,6 +40,7 @@ class How:
         workers: processes on this machine.
         table: whether each run prints its table.
         keys: folder of the keys that sign the releases.
+        references: folder of the references that runs share; None: they share none.
     """
 
     engine: Engine
@@ -47,6 +48,7 @@ class How:
     workers: int
     table: bool = True
     keys: Path = field(default_factory=default_folder)
+    references: Path | None = None
 
 
 def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
@@ -69,6 +71,7 @@ def launch(out: Path, how: How) -> None:
         "workers": how.workers,
         "table": how.table,
         "keys": str(how.keys),
+        "references": str(how.references or ""),
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }

@@ -1,7 +1,8 @@
 """What the federation is compared with: local-only training, teacher-only distillation and the central ceiling.
 
 All three use the same architectures, and the first two exactly the steps that the federation's devices and class
-students took. Each result is kept as a file, so that a resumed run does not compute it again.
+students took. Each result is kept as a file, so that a resumed run does not compute it again, and, of a comparison, the
+other methods don't either.
 """
 
 import json
@@ -25,6 +26,7 @@ from server import students
 from server.federation import Plan, measure
 from simulations.host import device_data
 from simulations.setup import Setup
+from simulations.shared import SharedReferences, key_of_central, key_of_local_only, key_of_teacher_only
 from simulations.shelf import Shelf
 
 
@@ -89,31 +91,40 @@ def central(setup: Setup, name: str) -> float:
     return measure(setup.scenario.task, student, central_state(setup, name), Shelf(setup.assets).test)
 
 
-def _call(key: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:
-    return key, work(*arguments)
+def _call(name: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:
+    return name, work(*arguments)
 
 
 def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute what is missing of all references; yield how many are still to do, and what is known so far.
 
-    Keys are `central.<class>`, with a teacher `teacher_only.<class>`, and `local_only.<device>`.
+    Names are `central.<class>`, with a teacher `teacher_only.<class>`, and `local_only.<device>`.
     """
     scenario = setup.scenario
     calls: dict[str, tuple[Any, ...]] = {}
-    for name in plan.student_of:
+    keys: dict[str, str] = {}
+    for name, student in plan.student_of.items():
         calls[f"central.{name}"] = (central, setup, name)
-    for name in plan.student_of if plan.teacher is not None else ():
-        calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
+        keys[f"central.{name}"] = key_of_central(scenario, student)
+    if plan.teacher is not None:
+        for name, student in plan.student_of.items():
+            calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
+            keys[f"teacher_only.{name}"] = key_of_teacher_only(scenario, student, plan.teacher.architecture, teacher)
     for number in range(scenario.devices):
         calls[f"local_only.{number}"] = (local_only, setup, number)
+        keys[f"local_only.{number}"] = key_of_local_only(scenario, number)
+    shared = SharedReferences(setup.references)
     done: dict[str, float] = {}
-    for key in calls:
-        path = folder / f"{key}.json"
+    for name in calls:
+        path = folder / f"{name}.json"
+        if not path.exists() and (known := shared.get(keys[name])) is not None:
+            write_json(path, known)
         if path.exists():
-            done[key] = json.loads(path.read_text())
-    missing = [(key, *call) for key, call in calls.items() if key not in done]
+            done[name] = json.loads(path.read_text())
+    missing = [(name, *call) for name, call in calls.items() if name not in done]
     yield len(missing), done
-    for _, (key, value) in unordered(_call, missing, setup.workers):
-        write_json(folder / f"{key}.json", value)
-        done[key] = value
+    for _, (name, value) in unordered(_call, missing, setup.workers):
+        write_json(folder / f"{name}.json", value)
+        shared.put(keys[name], value)
+        done[name] = value
         yield len(calls) - len(done), done

@@ -17,6 +17,7 @@ from simulations.progress import RunProgress
 from simulations.run_folder import commit
 from simulations.setup import Setup
 from simulations.shelf import Shelf
+from simulations.telemetry import told
 
 
 def release_students(
@@ -40,13 +41,15 @@ def release_students(
     count = min(setup.scenario.students.calibration_samples, len(shelf.proxy))
     calibration = np.array(shelf.proxy[:count])
     calls = []
+    known = told(setup.scenario, setup.out)
     for name, state in states.items():
         folder = setup.out / "students" / name
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left is no part of the release
         folder.mkdir(parents=True)
         kind = setup.scenario.device_classes[name]
         budget = budget_of(name, kind.budget)
-        calls.append((setup.scenario.task, name, kind.student, state, calibration, shelf, folder, budget))
+        devices_ms = known[name].latency_ms_p50 if name in known else None
+        calls.append((setup.scenario.task, name, kind.student, state, calibration, shelf, folder, budget, devices_ms))
     names = list(states)
     released: dict[str, Released] = {}
     for place, found in unordered(release_student, calls, setup.workers):
@@ -76,7 +79,8 @@ def release_student(
     shelf: Shelf,
     folder: Path,
     budget: Budget,
+    devices_ms: float | None,
 ) -> Released:
     """Export, quantize and verify one class student; runs in a worker."""
     test = (shelf.test.images, shelf.test.labels)
-    return release(task, name, student, state, calibration, test, folder, budget)
+    return release(task, name, student, state, calibration, test, folder, budget, devices_ms)

@@ -121,6 +121,9 @@ class Scenario(Settings):
     students: StudentSettings
     central: CentralSettings
     attack: AttackSettings = AttackSettings()
+    telemetry: str = ""
+    """File that `fedstill server telemetry --out` wrote: what devices told about earlier releases of these students. A
+    class whose own devices were slower than its budget is then refused; empty: nothing is known of them."""
     executor: Literal["sequential", "process", "cohort"] = "process"
     """How a host computes its devices: one by one; in worker processes, with the same result; or students of one
     architecture together, with other roundings."""
@@ -133,6 +136,8 @@ class Scenario(Settings):
         if self.teacher is None and self.data.server_samples and self.method == MethodSettings():
             # A baseline without a teacher leaves them aside, so that its split is that of the others.
             raise ValueError("data.server_samples are of no use without a teacher: set them to 0 or add [teacher]")
+        if self.teacher is None and self.consensus.rule == "selective-teacher":
+            raise ValueError("consensus.rule 'selective-teacher' needs a teacher: add [teacher]")
         if self.teacher is not None and self.data.guard_samples == 0:
             raise ValueError("a teacher needs data.guard_samples to judge its updates")
         if self.teacher is not None and self.data.guard_samples >= self.data.server_samples:

@@ -20,6 +20,7 @@ class Setup:
         workers: processes that compute devices and class students on a host.
         engine: name of the engine, for the summary.
         keys: folder of the keys that sign the releases.
+        references: folder of the references that this run shares with others; None: it shares none.
     """
 
     scenario: Scenario
@@ -27,6 +28,7 @@ class Setup:
     workers: int
     engine: str
     keys: Path = field(default_factory=default_folder)
+    references: Path | None = None
 
     @property
     def assets(self) -> Path:
@@ -44,7 +46,7 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
 
     Args:
         run_config: keys `scenario`, `method`, `data-dir`, `overrides`, `out`, `keys`; `fedstill simulate` adds
-            `workers` and `engine`.
+            `workers`, `engine` and `references`.
         run_id: names the run folder when `out` is empty.
     """
     changes = [change for change in str(run_config.get("overrides", "")).split(";") if change.strip()]
@@ -58,4 +60,5 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
         workers=int(run_config.get("workers", 1)),
         engine=str(run_config.get("engine", "flwr")),
         keys=Path(str(run_config.get("keys", "")) or default_folder()).resolve(),
+        references=Path(str(run_config["references"])) if run_config.get("references") else None,
     )

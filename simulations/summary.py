@@ -10,6 +10,7 @@ from fedstill.models import architecture
 from fedstill.rounds import Traffic
 from fedstill.tasks import load_task
 from server.release.student import INT8_FILE, Released
+from simulations import telemetry
 from simulations.run_folder import commit
 from simulations.setup import Setup
 
@@ -57,6 +58,7 @@ def summarize(
     classes = scenario.classes_of_devices()
     last = known.rows[-1]
     asked = scenario.exchange.active or scenario.devices
+    field = telemetry.facts(scenario, setup.out)
     by_class: dict[str, Any] = {}
     for name, kind in scenario.device_classes.items():
         devices = [number for number, own in enumerate(classes) if own == name]
@@ -87,6 +89,7 @@ def summarize(
             "artifact": f"students/{name}/{INT8_FILE}" if facts else None,
             "refused": facts.refused if facts else None,
             "robustness": facts.robustness if facts else None,
+            **field[name],
         }
     central = [value for key, value in references.items() if key.startswith("central.")]
     initial = {"accuracy_initial": teacher_initial, "accuracy_final": last["teacher_accuracy"]}

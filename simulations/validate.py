@@ -1,5 +1,7 @@
 """Checks of a scenario that need the code it names: everything is loaded once before a run folder is begun."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ from fedstill.learning import build
 from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
+from server.delivery.summary import read as read_telemetry
 from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
 
@@ -18,8 +21,8 @@ def validate(scenario: Scenario) -> None:
     """Load the task, all architectures, encodings, the partition and the consensus rule that a scenario names.
 
     Raises:
-        ConfigError: one of them does not exist or suit the task, or an architecture does not return logits for the
-            task's images.
+        ConfigError: one of them does not exist or suit the task, an architecture does not return logits for the
+            task's images, or the telemetry can't be read.
     """
     task = load_task(scenario.task)
     encodings = {scenario.exchange.uplink, scenario.exchange.downlink}
@@ -27,6 +30,8 @@ def validate(scenario: Scenario) -> None:
         encodings |= {kind.uplink, kind.downlink} - {""}
     for encoding in sorted(encodings):
         codec(encoding, task.classes)
+    if scenario.telemetry:
+        read_telemetry(Path(scenario.telemetry))
     resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})
     resolve("consensus rule", scenario.consensus.rule, RULES)
     for half in (scenario.method.server, scenario.method.device):

@@ -13,6 +13,7 @@ from fedstill.consensus.order import median, trimmed_mean
 from fedstill.consensus.priors import prior_calibrated
 from fedstill.consensus.reputation import confidence_threshold, informedness, reputable_experts
 from fedstill.consensus.selecting import selection
+from fedstill.consensus.selective import selective_teacher
 from fedstill.consensus.sharpening import enhanced_era, era
 from fedstill.consensus.votes import Consensus, Rule, Votes, entropies
 from fedstill.consensus.weighting import certainty_weighted, entropy_weighted
@@ -44,6 +45,7 @@ __all__ = [
     "reputable_experts",
     "rules",
     "selection",
+    "selective_teacher",
     "trimmed_mean",
     "weighted",
 ]
@@ -61,6 +63,7 @@ def rules(settings: ConsensusSettings) -> dict[str, Rule]:
         "class-experts": class_experts,
         "density-experts": density_experts,
         "selection": partial(selection, **settings.selection.model_dump()),
+        "selective-teacher": selective_teacher,
         "median": median,
         "trimmed-mean": partial(trimmed_mean, **settings.trimmed_mean.model_dump()),
         "geometric-median": partial(geometric_median, **settings.geometric_median.model_dump()),

@@ -22,11 +22,12 @@ def log_pool(votes: Votes, shares: Floats, claims: Floats | None = None) -> Cons
     """
     _, samples, classes = votes.probabilities.shape
     heard = votes.present if claims is None else claims
-    sums, total = np.zeros((2, samples, classes), dtype=np.float32)
+    shares = shares.astype(np.float32)
+    total = heard.astype(np.float32).T @ shares  # of all devices at once; the log-votes need one pass each
+    sums = np.zeros((samples, classes), dtype=np.float32)
     weights, logs = np.empty((2, samples, classes), dtype=np.float32)
-    for rows, own, share in zip(votes.probabilities, heard, shares.astype(np.float32), strict=True):
+    for rows, own, share in zip(votes.probabilities, heard, shares, strict=True):
         outer(own, share, weights)
-        total += weights
         sums += np.multiply(weights, _logs(rows, logs), out=logs)
     unheld = total <= UNHELD
     if unheld.any():

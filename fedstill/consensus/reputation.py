@@ -22,13 +22,15 @@ A device's weights sum over the classes to at most one plus the floors, whatever
 being hostile, or a teacher that is itself wrong, is beyond this rule.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fedstill.consensus.averaging import outer, weighted
 from fedstill.consensus.experts import log_pool
 from fedstill.consensus.votes import Consensus, Votes
 from fedstill.consensus.weighting import bounded
-from fedstill.soft_labels import Floats, Ints
+from fedstill.soft_labels import Bools, Floats, Ints
 
 CHECKS = 3  # each is against a reference that the one before it has cleaned
 ENOUGH = 5  # expected samples of a class below which a check of it would be chance
@@ -52,21 +54,36 @@ def confidence_threshold(probabilities: Floats, labels: Ints, accuracy: float) -
     return float(confidence[order[reached[-1]]]) if len(reached) else float("inf")
 
 
-def informedness(votes: Votes, reference: Floats) -> Floats:
+def informedness(votes: Votes, reference: Floats, seen: Callable[[int, Floats], None] | None = None) -> Floats:
     """Return J of each device and class against a reference, in [0, 1] `[devices, classes]`.
 
     Args:
         votes: the votes.
         reference: rows on the simplex; rows of zeros do not count `[samples, classes]`.
+        seen: called with each device's place and votes `[samples, classes]` while they are in the processor's cache.
     """
-    positive = votes.present.astype(np.float32) @ reference
-    negative = positive.sum(axis=1, keepdims=True) - positive
-    hits, false = np.empty((2, *positive.shape))
+    hits, said = np.empty((2, len(votes.present), reference.shape[1]), dtype=np.float32)
     for place, rows in enumerate(votes.probabilities):  # zero where absent
         confusion = rows.T @ reference
         hits[place] = confusion.diagonal()
-        false[place] = confusion.sum(axis=1) - hits[place]
-    found = hits / np.maximum(positive, 1e-6) - false / np.maximum(negative, 1e-6)
+        said[place] = confusion.sum(axis=1)
+        if seen is not None:
+            seen(place, rows)
+    return _youden(hits, said, votes.present, reference)
+
+
+def _youden(hits: Floats, said: Floats, present: Bools, reference: Floats) -> Floats:
+    """Return hit rate minus false alarm rate, clipped to [0, 1] `[devices, classes]`.
+
+    Args:
+        hits: sum_x t(y|x) p_d(y|x) `[devices, classes]`.
+        said: the sum of p_d(y|x) over the samples that count, hits included `[devices, classes]`.
+        present: who answered about what `[devices, samples]`.
+        reference: t `[samples, classes]`.
+    """
+    positive = present.astype(np.float32) @ reference
+    negative = positive.sum(axis=1, keepdims=True) - positive
+    found = hits / np.maximum(positive, 1e-6) - (said - hits) / np.maximum(negative, 1e-6)
     result: Floats = np.clip(found, 0, 1).astype(np.float32)
     return result
 
@@ -95,33 +112,96 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
     """
     claims = bounded(votes, votes.certainty)
     reference = weighted(votes, claims).labels if votes.teacher is None else votes.teacher
-    anchored = informedness(votes, reference)
-    unsure = np.ones(votes.present.shape[1], dtype=np.bool_) if votes.unsure is None else votes.unsure
-    doubtful, own_claims = (votes, claims) if unsure.all() else (votes.about(np.flatnonzero(unsure)), claims[:, unsure])
+    doubtful: _Whole | _Part
+    if votes.unsure is None or votes.unsure.all():
+        anchored, doubtful = informedness(votes, reference), _Whole(votes, claims)
+    elif isinstance(votes.probabilities, np.ndarray):
+        doubtful = _Part(votes, claims, np.flatnonzero(votes.unsure))
+        anchored = informedness(votes, reference, doubtful.keep)
+    else:  # too large for memory: so may be a copy of its part
+        places = np.flatnonzero(votes.unsure)
+        anchored, doubtful = informedness(votes, reference), _Whole(votes.about(places), claims[:, places])
     now = anchored
     for _ in range(CHECKS):
-        settled = _judged(doubtful, now, own_claims)
+        settled = doubtful.judged(now)
         enough = settled.sum(axis=0) >= ENOUGH
-        now = np.where(enough, np.minimum(anchored, informedness(doubtful, settled)), anchored)
+        now = np.where(enough, np.minimum(anchored, doubtful.informedness(settled)), anchored)
     reputation = remembered(now, votes.reputation, memory)
     found = log_pool(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
     return Consensus(found.labels, found.covered, reputation)
 
 
-def _judged(votes: Votes, weights: Floats, claims: Floats) -> Floats:
-    """Return the mean of the votes with weights by device and class, normalized `[samples, classes]`.
+class _Whole:
+    """All samples, where the teacher is sure of none: checked in place, device by device.
 
     Args:
         votes: the votes.
-        weights: `[devices, classes]`.
         claims: bounded certainty, zero where absent `[devices, samples]`.
     """
-    _, samples, classes = votes.probabilities.shape
-    sums, total = np.zeros((2, samples, classes), dtype=np.float32)
-    spent = np.empty((samples, classes), dtype=np.float32)
-    for rows, own, claim in zip(votes.probabilities, weights, claims, strict=True):
-        total += outer(claim, own, spent)
-        sums += np.multiply(spent, rows, out=spent)
+
+    def __init__(self, votes: Votes, claims: Floats) -> None:
+        self._votes = votes
+        self._claims = claims
+
+    def judged(self, weights: Floats) -> Floats:
+        """Return the mean of the claimed votes with weights by device and class, normalized `[samples, classes]`.
+
+        Args:
+            weights: not negative `[devices, classes]`.
+        """
+        total = self._claims.T @ weights
+        sums, spent = np.zeros((2, *total.shape), dtype=np.float32)
+        for rows, own, claim in zip(self._votes.probabilities, weights, self._claims, strict=True):
+            sums += np.multiply(outer(claim, own, spent), rows, out=spent)
+        return _normalized(sums, total)
+
+    def informedness(self, reference: Floats) -> Floats:
+        """Return J against a reference about these samples `[devices, classes]`."""
+        return informedness(self._votes, reference)
+
+
+class _Part:
+    """The samples of which the teacher is not sure, copied class by class: the votes bare, and times what is claimed.
+
+    Each check weighs and compares all of them, with weights that differ by class: in this order either is a product of
+    a matrix and a vector per class.
+
+    Args:
+        votes: the votes.
+        claims: bounded certainty, zero where absent `[devices, samples]`.
+        places: the samples that are copied `[part]`.
+    """
+
+    def __init__(self, votes: Votes, claims: Floats, places: Ints) -> None:
+        devices, _, classes = votes.probabilities.shape
+        self._places = places
+        self._present = votes.present[:, places]
+        self._claims = claims[:, places]
+        self._rows, self._claimed = np.empty((2, classes, devices, len(places)), dtype=np.float32)
+        self._taken = np.empty((len(places), classes), dtype=np.float32)
+
+    def keep(self, place: int, rows: Floats) -> None:
+        """Copy a device's votes `[samples, classes]`."""
+        np.take(rows, self._places, axis=0, out=self._taken, mode="clip")  # the default mode would buffer `out`
+        self._rows[:, place] = self._taken.T
+        np.multiply(self._rows[:, place], self._claims[place], out=self._claimed[:, place])
+
+    def judged(self, weights: Floats) -> Floats:
+        """Return what `_Whole.judged` does, about the part `[part, classes]`."""
+        sums = np.stack([own @ rows for own, rows in zip(weights.T, self._claimed, strict=True)], axis=1)
+        return _normalized(sums, self._claims.T @ weights)
+
+    def informedness(self, reference: Floats) -> Floats:
+        """Return J against a reference about the part `[devices, classes]`."""
+        counted = reference.sum(axis=1)
+        sums = [  # by class, of each device: of its hits, and of all that it said
+            rows @ np.stack([own, counted], axis=1) for own, rows in zip(reference.T, self._rows, strict=True)
+        ]
+        hits, said = np.stack(sums).transpose(2, 1, 0)
+        return _youden(hits, said, self._present, reference)
+
+
+def _normalized(sums: Floats, total: Floats) -> Floats:
     odds = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
     norm = odds.sum(axis=1, keepdims=True)
     labels: Floats = np.divide(odds, norm, out=odds, where=norm > 0)

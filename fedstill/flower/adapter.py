@@ -3,17 +3,28 @@
 * `Message()` raises unless the process-wide `TaskIdentity` is set; only Flower's own runtimes set it.
 * A message's id is set by the SuperLink, through a private attribute; there is no setter.
 * The serialized size of a message is that of its protobuf form, made by a function that is not public.
+* What an error in place of a reply means is a number from a list that is not public.
 """
 
 from uuid import uuid4
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE_ID = 1
+LOST = frozenset(
+    {
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.NODE_UNAVAILABLE,
+        ErrorCode.CLIENT_APP_CRASHED,
+    }
+)
+"""Codes of errors that a message meets on its way: sent again, it may be answered."""
 
 
 def identify_server(run_id: int) -> None:

@@ -22,7 +22,7 @@ from fedstill.consensus import Votes, mean
 from fedstill.consensus.ballots import Ballots
 from fedstill.errors import PacketError, QuorumError
 from fedstill.exchange import ServerExchange
-from fedstill.flower.adapter import serialize
+from fedstill.flower.adapter import LOST, serialize
 from fedstill.flower.messages import (
     PACKETS,
     QUERY,
@@ -77,6 +77,8 @@ class RoundPolicy:
         ttl: seconds after which a host no longer starts on a message.
         active: devices that a round asks, drawn from `seed`; 0: all. The quorum is a share of these.
         seed: run seed.
+        attempts: how often a round's message is sent to a host that gets lost before it answers, 1 or more.
+        absence: seconds to wait for such a host to come back.
     """
 
     expected: int = 0
@@ -85,6 +87,8 @@ class RoundPolicy:
     ttl: float = 3600.0
     active: int = 0
     seed: int = 0
+    attempts: int = 1
+    absence: float = 180.0
 
     def asked(self, devices: int) -> int:
         """Return how many of `devices` a round asks."""
@@ -149,7 +153,7 @@ class RoundStrategy(Strategy, Generic[A]):
         nothing, config = ArrayRecord(), ConfigRecord()
         for round_number in range(self.first_round, num_rounds + 1):
             messages = list(self.configure_train(round_number, nothing, config, grid))
-            replies = self._send(grid, messages, min(timeout, self.policy.timeout))
+            replies = self._deliver(grid, messages, min(timeout, self.policy.timeout))
             _, metrics = self.aggregate_train(round_number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[round_number] = metrics
@@ -255,20 +259,62 @@ class RoundStrategy(Strategy, Generic[A]):
         """Return what takes a round's answers by device: it is in ascending order, or a dict to be sorted."""
         return {}
 
-    def _send(self, grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
+    def _deliver(self, grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
+        """Send a round's messages, again to hosts that got lost and came back, and yield the replies.
+
+        A device answers a round that it finished from what it did, so that nothing is done twice.
+        """
+        deadline = time.monotonic() + timeout
+        sent = messages
+        for attempt in range(1, self.policy.attempts + 1):
+            lost: dict[str, Message] = {}
+            for reply in self._send(grid, sent, max(1.0, deadline - time.monotonic()), repeated=attempt > 1):
+                if attempt < self.policy.attempts and reply.has_error() and reply.error.code in LOST:
+                    lost[reply.metadata.reply_to_message_id] = reply
+                else:
+                    yield reply
+            sent = [message for message in sent if message.metadata.message_id in lost]
+            back = self._wait_for(grid, {message.metadata.dst_node_id for message in sent}, deadline)
+            sent = [message for message in sent if message.metadata.dst_node_id in back]
+            again = {message.metadata.message_id for message in sent}
+            yield from (reply for number, reply in lost.items() if number not in again)
+            if not sent:
+                return
+            log.info("%d hosts were lost and came back; asking them again", len(sent))
+            sent = [
+                Message(
+                    message.content,
+                    message.metadata.dst_node_id,
+                    message.metadata.message_type,
+                    ttl=message.metadata.ttl,
+                    group_id=message.metadata.group_id,
+                )
+                for message in sent
+            ]
+
+    def _wait_for(self, grid: Grid, nodes: set[int], deadline: float) -> set[int]:
+        """Return those of the nodes that are there, as soon as all are, or after the policy's absence."""
+        deadline = min(deadline, time.monotonic() + self.policy.absence)
+        while nodes:
+            back = nodes & set(grid.get_node_ids())
+            if back == nodes or time.monotonic() > deadline:
+                return back
+            time.sleep(1.0)
+        return set()
+
+    def _send(
+        self, grid: Grid, messages: list[Message], timeout: float, *, repeated: bool = False
+    ) -> Iterator[Message]:
         """Send messages and yield the replies, one in memory at a time where the grid has them so.
 
-        All are counted once the last reply is taken: only a message that was sent has its id and full size.
+        All are counted once the last reply is taken: only a message that was sent has its id and full size. A repeated
+        message's packets were counted when they were made; all of it is envelope then.
         """
         for reply in grid.send_and_receive(messages, timeout=timeout):
-            self._count(reply)
+            self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
             yield reply
         for message in messages:
-            self._count(message)
-
-    def _count(self, message: Message) -> None:
-        packets = packet_bytes(message.content) if message.has_content() else 0
-        self.traffic.add_message(len(serialize(message)), packets)
+            self.traffic.add_message(len(serialize(message)), 0 if repeated else _packets_in(message))
 
     def _discover(self, grid: Grid) -> None:
         """Learn which hosts are there and which devices they carry; wait for the quorum as long as `timeout`."""
@@ -305,6 +351,10 @@ class RoundStrategy(Strategy, Generic[A]):
             if devices:
                 self._hosts[reply.metadata.src_node_id] = sorted(devices)
                 self.device_classes.update(devices)
+
+
+def _packets_in(message: Message) -> int:
+    return packet_bytes(message.content) if message.has_content() else 0
 
 
 class FederatedDistillation(RoundStrategy):

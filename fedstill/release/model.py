@@ -1,11 +1,28 @@
-"""A released model in ONNX Runtime: sessions and inputs, without torch."""
+"""A released model in ONNX Runtime: sessions and inputs, without torch, and without what reading a manifest needs."""
+
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 
-from fedstill.release.manifest import Normalization
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images
+
+
+class Scaling(Protocol):
+    """What a manifest's normalization says."""
+
+    @property
+    def scale(self) -> float:
+        """Of the pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """By channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """By channel."""
 
 
 def session(content: bytes) -> ort.InferenceSession:
@@ -17,7 +34,7 @@ def session(content: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def normalized(images: Images, how: Normalization) -> Floats:
+def normalized(images: Images, how: Scaling) -> Floats:
     """Return a model's input: bit for bit what the server's torch code makes of uint8 images.
 
     Args:

@@ -51,6 +51,11 @@ def digest(path: Path) -> tuple[int, str]:
     return length, found.hexdigest()
 
 
+def content_digest(content: bytes) -> tuple[int, str]:
+    """Return length in bytes and SHA-256 of a file's content."""
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
 def verify_metadata(
     trust: Trust,
     timestamp: bytes,

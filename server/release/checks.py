@@ -69,10 +69,15 @@ def ram(process: int, activations: int, budget: Budget) -> Check:
     return _limited("peak RSS", process, budget.ram_bytes)
 
 
+def c_code(figure: str, passed: bool, refuses: bool) -> Check:
+    """Check the C sources of a microcontroller's student; `refuses`: they were written and compiled."""
+    return Check("C code", figure, "the answers of ONNX Runtime", passed, refuses)
+
+
 def latency(found_ms: float, budget: Budget, own_device: bool) -> Check:
     """Check milliseconds of one sample; they refuse only when a device of the class measured them."""
     limit = budget.latency_ms
-    where = "" if own_device else " (not measured on a device of the class)"
+    where = " (median of the class's devices)" if own_device else " (not measured on a device of the class)"
     passed = limit is None or found_ms <= limit
     return Check("latency", f"{found_ms:.2f} ms{where}", "" if limit is None else f"{limit:g} ms", passed, own_device)
 

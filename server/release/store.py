@@ -1,6 +1,7 @@
 """The store of published releases: a local folder, or any file system that fsspec reaches by URL.
 
-    <class>/<version>/      a release's files, complete before anything points to them; never changed
+    <class>/<version>/      a release's files, complete before anything points to them; never changed but for
+                            its own timestamp.json, by which it can be given to devices that are to have no newer one
     <class>/timestamp.json  the newest version of the class, written last
     roots/<n>.root.json     all versions of the root, for devices that trust an older one
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from tuf.api.metadata import Timestamp
+from tuf.api.metadata import MetaFile, Timestamp
 
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.trust import Trust
@@ -24,7 +25,7 @@ from server.release.keys import ROOTS, Keys
 from server.release.sign import timestamp
 
 
-class _Store:
+class Store:
     """Files of a store.
 
     Args:
@@ -52,6 +53,10 @@ class _Store:
         except OSError as error:
             raise ConfigError(f"{self.url}: {error.strerror or error}") from error
 
+    def look_again(self) -> None:
+        """Forget what was listed before, which some file systems remember."""
+        self._system.invalidate_cache()
+
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None: there is no such file."""
         with self._errors():
@@ -60,6 +65,16 @@ class _Store:
             except FileNotFoundError:
                 return None
             return content
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Return the bytes of a file from `start` to before `end`.
+
+        Raises:
+            ConfigError: it can't be read.
+        """
+        with self._errors():
+            content: bytes = self._system.cat_file(self._path(name), start=start, end=end)
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under a temporary name, and rename it."""
@@ -76,8 +91,31 @@ class _Store:
             found = self._system.glob(self._path(f"*/{TIMESTAMP}"))
         return sorted(str(path).split("/")[-2] for path in found)
 
+    def versions(self, device_class: str) -> list[int]:
+        """Return the versions of a class that were published whole, oldest first."""
+        with self._errors():
+            found = self._system.glob(self._path(f"{device_class}/*/{TIMESTAMP}"))
+        return sorted(int(name) for path in found if (name := str(path).split("/")[-2]).isdecimal())
 
-def newest(store: _Store, device_class: str, trust: Trust, now: datetime | None) -> Signed | None:
+    def newest_root(self) -> Trust | None:
+        """Return the newest version of the root; None: nothing was ever published.
+
+        Raises:
+            ReleaseError: it is damaged.
+        """
+        with self._errors():
+            found = [str(path).split("/")[-1] for path in self._system.glob(self._path(f"{ROOTS}/*.root.json"))]
+        numbers = [int(first) for name in found if (first := name.split(".")[0]).isdecimal()]
+        content = self.read(root_file(max(numbers))) if numbers else None
+        return None if content is None else Trust.load(content)
+
+
+def root_file(version: int) -> str:
+    """Return where a version of the root lies."""
+    return f"{ROOTS}/{version}.root.json"
+
+
+def newest(store: Store, device_class: str, trust: Trust, now: datetime | None) -> Signed | None:
     """Return what is newest of a class in a store, verified; None: nothing is.
 
     Raises:
@@ -96,7 +134,7 @@ def newest(store: _Store, device_class: str, trust: Trust, now: datetime | None)
     return signed
 
 
-def _known(store: _Store, device_class: str, keys: Keys) -> Signed | None:
+def _known(store: Store, device_class: str, keys: Keys) -> Signed | None:
     """Return what is newest under the newest root, or under an earlier one whose keys have been replaced since."""
     reason: ReleaseError | None = None
     trusts = [Trust.load(content, name) for name, content in keys.roots().items()]
@@ -121,7 +159,7 @@ def publish(folder: Path, url: str, keys: Keys) -> Signed:
         ConfigError: the store can't be reached or written.
     """
     manifest, signed = verify_folder(folder, keys.trust, datetime.now(UTC))
-    store = _Store(url)
+    store = Store(url)
     before = _known(store, signed.device_class, keys)
     if before is not None and (
         signed.version <= before.version or signed.timestamp_version <= before.timestamp_version
@@ -131,7 +169,7 @@ def publish(folder: Path, url: str, keys: Keys) -> Signed:
             f"(timestamp {before.timestamp_version}); sign it again for a newer one"
         )
     place = f"{manifest.device_class}/{signed.version}"
-    for name in (*signed.files, TARGETS, SNAPSHOT):
+    for name in (*signed.files, TARGETS, SNAPSHOT, TIMESTAMP):
         store.write(f"{place}/{name}", (folder / name).read_bytes())
     for name, content in keys.roots().items():
         store.write(f"{ROOTS}/{name}", content)
@@ -140,25 +178,42 @@ def publish(folder: Path, url: str, keys: Keys) -> Signed:
 
 
 def renew(url: str, keys: Keys, days: float) -> list[Signed]:
-    """Renew the timestamp of each class in a store, and return what is newest.
+    """Renew all timestamps of each class in a store, and return what is newest.
+
+    Older versions whose keys have been replaced or whose targets have expired keep their timestamps: nobody installs
+    them any more.
 
     Raises:
-        ReleaseError: a release there is not good under the newest root, or its targets have expired.
+        ReleaseError: the newest release of a class is not good under the newest root, or its targets have expired.
         ConfigError: the store holds no release, or can't be reached or written.
     """
-    store, now = _Store(url), datetime.now(UTC)
+    store = Store(url)
     names = store.classes()
     if not names:
         raise ConfigError(f"{url}: no release here")
-    renewed = []
-    for name in names:
-        found = store.read(f"{name}/{TIMESTAMP}")
-        assert found is not None
-        before = newest(store, name, keys.trust, None)
-        assert before is not None
-        snapshot_meta = keys.trust.accept(Timestamp, found, TIMESTAMP, None).signed.snapshot_meta
-        content = timestamp(snapshot_meta, name, keys.next_version(name), keys, days)
-        parts = [store.read(f"{name}/{before.version}/{part}") or b"" for part in (SNAPSHOT, TARGETS)]
-        renewed.append(verify_metadata(keys.trust, content, parts[0], parts[1], now))
-        store.write(f"{name}/{TIMESTAMP}", content)
+    return [_renew_class(store, name, keys, days) for name in names]
+
+
+def _renew_class(store: Store, name: str, keys: Keys, days: float) -> Signed:
+    trust, now = keys.trust, datetime.now(UTC)
+    before = newest(store, name, trust, None)
+    assert before is not None
+    older = [version for version in store.versions(name) if version < before.version]
+    fresh: list[tuple[str, bytes]] = []
+    # A newer release gets a newer timestamp: a device that goes on from one to the other must not see a replay.
+    for version in (*older, before.version):
+        place = f"{name}/{version}"
+        snapshot, targets = (store.read(f"{place}/{part}") or b"" for part in (SNAPSHOT, TARGETS))
+        meta = MetaFile.from_data(version, snapshot, ["sha256"])
+        content = timestamp(meta, name, keys.next_version(name), keys, days)
+        try:
+            renewed = verify_metadata(trust, content, snapshot, targets, now)
+        except ReleaseError:
+            if version == before.version:
+                raise
+            continue
+        fresh.append((place, content))
+    fresh.append((name, content))
+    for place, content in reversed(fresh):
+        store.write(f"{place}/{TIMESTAMP}", content)
     return renewed

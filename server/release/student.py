@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from fedstill.device_classes import Budget
-from fedstill.errors import ReleaseError
+from fedstill.errors import ExportError, ReleaseError
 from fedstill.learning import State, parameters, restored
 from fedstill.models import architecture
 from fedstill.release.manifest import (
@@ -32,6 +32,9 @@ from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task, load_task
 from server.release import checks
 from server.release.arena import activation_bytes
+from server.release.c_code.check import compile_and_run, compiler
+from server.release.c_code.write import HEADER, SELF_TEST, SOURCE
+from server.release.c_code.write import write as write_c
 from server.release.checks import Check
 from server.release.disturb import DISTURBANCES, disturbed, some
 from server.release.export import INPUT, OUTPUT, export, torch_difference
@@ -41,6 +44,7 @@ from server.release.runtime import latency_ms, logits
 __all__ = ["FLOAT_FILE", "INT8_FILE", "MANIFEST", "Released", "paired_interval", "release"]
 
 FORMATS = {INT8_FILE: "int8 QDQ, activations u8, weights s8 per channel", FLOAT_FILE: "fp32"}
+C_FORMATS = dict.fromkeys((HEADER, SOURCE, SELF_TEST), "C11, the arithmetic of the int8 file")
 # Of opset 20 and IR 10, which the exporter writes, and of what the package itself asks for.
 MINIMUM_RUNTIME = "1.20"
 SELF_TEST_IMAGES = 16
@@ -66,6 +70,7 @@ class Released:
         activation_bytes: most bytes of int8 activations that live at once.
         robustness: accuracy of the quantized file by disturbance and level, on a part of the test set.
         confusion: quantized predictions, rows are true classes `[classes, classes]`.
+        c_code: bytes of flash, static RAM and arena of its C sources, as far as they are known; empty: it has none.
         checks: what it had to hold.
         description: its manifest without version and parent; None: there is no self-test to put into it.
     """
@@ -84,6 +89,7 @@ class Released:
     activation_bytes: int
     robustness: dict[str, dict[str, float]]
     confusion: list[list[int]]
+    c_code: dict[str, int]
     checks: list[Check]
     description: Description | None
 
@@ -115,6 +121,7 @@ def release(
     test: tuple[Images, Ints],
     folder: Path,
     budget: Budget,
+    devices_ms: float | None = None,
 ) -> Released:
     """Export, quantize, measure and check a class student; its models lie in `folder` whatever the checks say.
 
@@ -127,6 +134,8 @@ def release(
         test: images and labels of the test set.
         folder: where the files go; it exists.
         budget: what the release may cost.
+        devices_ms: milliseconds of one sample that the class's own devices measured with this architecture; None:
+            they have measured nothing yet.
 
     Raises:
         ExportError: the student can't be exported at all.
@@ -150,6 +159,11 @@ def release(
     rss = answers[INT8_FILE].peak_rss_bytes if INT8_FILE in answers else 0
     activations = activation_bytes(fp32)
     latency = latency_ms(int8.read_bytes(), task, images[:1])
+    sources: dict[str, int] = {}
+    c_checks: list[Check] = []
+    if budget.ram == "activations" and INT8_FILE in answers:
+        sources, check = _c_code(proto, folder, task, (vectors, answers[INT8_FILE].logits))
+        c_checks = [check]
     measured: dict[str, Any] = {
         "parameters": parameters(model),
         "accuracy_fp32": accuracies[0],
@@ -164,6 +178,7 @@ def release(
         "peak_rss_bytes": rss,
         "activation_bytes": activations,
         "robustness": _robustness(int8.read_bytes(), task, test),
+        "c_code": sources,
     }
     found = [
         checks.equality(difference),
@@ -172,8 +187,12 @@ def release(
         checks.accuracy(*accuracies, interval),
         checks.flash(int8.stat().st_size, budget),
         checks.ram(rss, activations, budget),
-        checks.latency(latency, budget, own_device=False),
+        checks.latency(latency if devices_ms is None else devices_ms, budget, own_device=devices_ms is not None),
+        *c_checks,
     ]
+    if checks.refusals(found):
+        for name in C_FORMATS:  # a refused student's models stay to be looked at; nobody is to build its sources
+            (folder / name).unlink(missing_ok=True)
     metrics = {**measured, "checks": [asdict(check) for check in found]}
     exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
     described = None
@@ -191,6 +210,25 @@ def _answers(models: tuple[Path, ...], vectors: Images, task: Task) -> tuple[dic
     except ReleaseError as error:
         return answers, str(error)
     return answers, ""
+
+
+def _c_code(
+    proto: onnx.ModelProto, folder: Path, task: Task, self_test: tuple[Images, Floats]
+) -> tuple[dict[str, int], Check]:
+    """Write a microcontroller's student as C, compile it where a compiler is, and return what it takes."""
+    try:
+        arena = write_c(proto, folder, _normalization(task), task.label_names, self_test)
+    except ExportError as error:
+        return {}, checks.c_code(f"not written: {error}", passed=False, refuses=False)
+    command = compiler()
+    if command is None:
+        return {"arena_bytes": arena}, checks.c_code("not compiled: no C compiler here", passed=True, refuses=False)
+    try:
+        found = compile_and_run(folder, command)
+    except ExportError as error:
+        return {"arena_bytes": arena}, checks.c_code(str(error), passed=False, refuses=True)
+    taken = {"arena_bytes": arena, **asdict(found)}
+    return taken, checks.c_code(f"equal on {len(self_test[0])} images", passed=True, refuses=True)
 
 
 def clear_samples(found: Floats) -> Ints:
@@ -238,7 +276,8 @@ def _describe(
     metrics: dict[str, Any],
 ) -> Description:
     files = {}
-    for name, kind in FORMATS.items():
+    written = {name: kind for name, kind in (FORMATS | C_FORMATS).items() if (folder / name).exists()}
+    for name, kind in written.items():
         length, sha256 = digest(folder / name)
         files[name] = File(format=kind, bytes=length, sha256=sha256)
     expected = {

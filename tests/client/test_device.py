@@ -349,3 +349,23 @@ def test_with_certainty_by_background_a_device_votes_among_its_own_classes_and_a
     limit = float(np.median(everything.certainty))
     some, _ = vote(limit)
     assert np.abs(some.present.astype(float) - (everything.certainty >= limit)).sum() <= 2  # a byte rounds
+
+
+def test_with_certainty_by_k_means_a_device_learns_as_ever_and_is_silent_outside_its_domain(
+    small: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    exchange = server_of(small, shelf)
+
+    def vote(**changes: object) -> SoftLabels:
+        scenario = small.model_copy(update={"device": small.device.model_copy(update=changes)})
+        answer = device(scenario, shelf, tmp_path / str(len(changes))).answer(exchange.request(0, 1))
+        return decode(exchange.context, answer.packet, round_number=1, ids=exchange.ids(1)).labels
+
+    plain, sent = vote(), vote(certainty="k-means")
+    assert np.array_equal(plain.probabilities, sent.probabilities)
+    assert sent.certainty is not None
+    limit = float(np.median(sent.certainty)) + 0.01  # between two of its steps, wider than a byte rounds
+    silent = vote(certainty="k-means", abstain_below=limit, send_certainty=False)
+    assert silent.certainty is None
+    assert np.array_equal(silent.present, sent.certainty >= limit)
+    assert 0 < silent.present.sum() < len(silent.present)

@@ -20,6 +20,7 @@ import pytest
 from fedstill.release.manifest import MANIFEST
 from fedstill.release.selftest import self_test
 from fedstill.release.verify import METADATA, verify_folder
+from server.delivery.summary import Found, Summary
 from server.release.keys import default_folder, open_keys
 from server.release.runtime import logits
 from simulations.sources import DIGITS, load_digits
@@ -84,7 +85,8 @@ def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> No
                 assert 0 <= value <= 1
         folder = reference / "students" / name
         models = {"student.onnx", "student.fp32.onnx"}
-        assert {path.name for path in folder.iterdir()} == {*models, MANIFEST, *METADATA}
+        sources = {"student.h", "student.c", "student_selftest.c"} if name == "mcu" else set()
+        assert {path.name for path in folder.iterdir()} == {*models, *sources, MANIFEST, *METADATA}
         assert facts["refused"] == []
         manifest, _ = verify_folder(folder, open_keys(default_folder()).trust, datetime.now(UTC))
         assert manifest.device_class == name
@@ -111,27 +113,43 @@ def test_the_summary_tells_what_the_released_files_do(reference: Path) -> None:
 def test_a_class_that_misses_its_budget_is_refused_and_the_others_are_released(
     small_options: list[str], tmp_path: Path
 ) -> None:
-    budget = ["--set", "device_classes.mcu.budget.flash_bytes=5000"]
-    result = simulate(tmp_path / "run", *small_options, *budget, "--keys", str(tmp_path / "keys"))
+    slow, other_student = (
+        Found(
+            device_class=name,
+            version=2,
+            task="digits",
+            student=student,
+            devices=3,
+            outcomes={"committed": 3},
+            latency_ms_p50=60.0,
+        )
+        for name, student in (("pi4", "tiny-conv-s"), ("pi5", "tiny-conv-l"))
+    )
+    (tmp_path / "telemetry.json").write_text(Summary(found=(slow, other_student)).model_dump_json())
+    changes = ["--set", "device_classes.mcu.budget.flash_bytes=5000"]
+    changes += ["--set", f"telemetry='{tmp_path / 'telemetry.json'}'"]
+    result = simulate(tmp_path / "run", *small_options, *changes, "--keys", str(tmp_path / "keys"))
     assert "mcu refused" in result.stdout
+    assert "3 devices run version 2: 60.0 ms, slow" in result.stdout
     classes = json.loads((tmp_path / "run" / "summary.json").read_text())["device_classes"]
     assert {name: len(facts["refused"]) for name, facts in classes.items()} == {
         "pi5": 0,
-        "pi4": 0,
+        "pi4": 1,
         "zero2w": 0,
         "mcu": 1,
     }
+    assert classes["pi4"]["refused"] == ["latency 60.00 ms (median of the class's devices), allowed 50 ms"]
     assert "allowed 5 kB" in classes["mcu"]["refused"][0]
     assert (tmp_path / "run" / classes["mcu"]["artifact"]).is_file()
     folders = {name: {path.name for path in (tmp_path / "run" / "students" / name).iterdir()} for name in classes}
     assert folders["mcu"] == {"student.onnx", "student.fp32.onnx"}
     assert {MANIFEST, *METADATA} < folders["pi5"]
     command = [*COMMAND[:1], "release", "verify", "--keys", str(tmp_path / "keys")]
-    for name in classes:
+    for name, facts in classes.items():
         folder = tmp_path / "run" / "students" / name
         done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, "missing; this is no signed release" in done.stderr) == (
-            (1, True) if name == "mcu" else (0, False)
+            (1, True) if facts["refused"] else (0, False)
         )
     done = subprocess.run([*command, str(tmp_path / "none")], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (2, f"fedstill: {tmp_path / 'none'}: no such folder\n")
@@ -277,6 +295,7 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--resume", "--rounds", "3"], "leave out options that change it"),
         (["--seed", "1", "--seeds", "0,1"], "exclude each other"),
         (["--keys", "/dev/null/keys"], "name another folder with --keys"),
+        (["--set", "telemetry=/no/file.json"], "no telemetry can be read here"),
         (["--set", "device_classes.mcu.budget.flash_bytes=0"], "device_classes.mcu.budget.flash_bytes"),
     ],
 )

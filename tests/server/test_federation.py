@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedstill.consensus import Votes
 from fedstill.exchange import ServerExchange
 from fedstill.flower import FederatedDistillation, answer, describe
 from fedstill.rounds import RoundReplies
@@ -123,3 +125,23 @@ def test_a_rule_that_keeps_no_reputation_logs_none(small: Scenario, tmp_path: Pa
     server.conclude(replies(server, 1))
     assert rows[0]["reputation"] == {}
     assert rows[0]["entropy_before"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "asks"),
+    [("reputable-experts", True), ("fedstill.consensus:reputable_experts", True), ("class-experts", False)],
+)
+def test_the_guard_set_says_where_the_teacher_is_unsure_to_rules_that_may_read_it(
+    rule: str, asks: bool, small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    stack = Votes.stack
+
+    def spy(*arguments: Any) -> Votes:
+        seen.append(arguments[3] is not None)
+        return stack(*arguments)
+
+    monkeypatch.setattr(Votes, "stack", spy)
+    server = federation(with_rule(small, rule), tmp_path, [])
+    server.conclude(replies(server, 1))
+    assert seen == [asks]

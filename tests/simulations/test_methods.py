@@ -50,6 +50,21 @@ def test_fedmd_is_the_plain_mean_of_the_devices_and_digest_before_revisit() -> N
     assert found.method.server == found.method.device == ""
 
 
+def test_edgefd_filters_on_the_device_alone() -> None:
+    found = load_method("mnist", "edgefd")
+    assert (found.device.certainty, found.consensus.rule, found.teacher) == ("k-means", "mean", None)
+    assert found.device.abstain_below > 0
+    assert not found.device.send_certainty
+
+
+def test_fedgems_selects_by_a_teacher_and_needs_one() -> None:
+    found = load_method("mnist", "fedgems")
+    assert (found.consensus.rule, found.consensus.teacher_weight) == ("selective-teacher", 0.0)
+    assert found.teacher == load_scenario("mnist").teacher
+    with pytest.raises(ConfigError, match="'selective-teacher' needs a teacher"):
+        load_method("fedgen-mnist", "fedgems")
+
+
 def test_an_overlay_may_do_without_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulations.methods.OVERLAYS", tmp_path)
     (tmp_path / "plain.toml").write_text('without = ["consensus"]\n[method]\nname = "plain"\n')

@@ -128,6 +128,16 @@ def test_seeds_show_mean_and_standard_deviation_of_every_measured_number() -> No
     assert "seeds 0, 1" in lines[0]
 
 
+def test_what_devices_told_is_shown_with_a_slow_and_a_drifting_class() -> None:
+    told = {"version": 3, "devices": 5, "latency_ms_p50": 21.0, "accuracy": 0.9, "drift": 0.31}
+    flags = {"field_slow": True, "field_drifting": True}
+    known: dict[str, Any] = {**{f"field_{key}": value for key, value in told.items()}, **flags}
+    line = "pi5 in the field  5 devices run version 3: 21.0 ms, slow; drift 31.0 %, drifting; accuracy 90.0 %"
+    assert line in shown(summary(**known), 120)
+    assert line in shown(combine([summary(0, **known), summary(1, **known)]), 120)
+    assert "in the field" not in shown(summary(), 120)
+
+
 def test_a_refused_class_is_marked_and_its_reasons_are_told() -> None:
     reasons = ["flash 13 kB, allowed 12 kB", "latency 9.00 ms, allowed 8 ms"]
     text = shown(summary(refused=reasons), 120)

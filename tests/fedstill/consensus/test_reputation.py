@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstill.consensus import Votes, class_experts, confidence_threshold, informedness, reputable_experts
-from fedstill.consensus.reputation import remembered
+from fedstill.consensus.reputation import _Part, _Whole, remembered
 
 CLASSES, SAMPLES = 4, 400
 LABELS = np.arange(SAMPLES) % CLASSES
@@ -124,3 +124,27 @@ def test_the_threshold_is_the_lowest_confidence_that_is_right_often_enough() -> 
     assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 1.0) == pytest.approx(0.8)
     assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 0.75) == pytest.approx(0.6)
     assert confidence_threshold(rows, np.array([1, 1, 1, 1]), 0.5) == float("inf")
+
+
+@given(seed=st.integers(0, 2**32 - 1), sure=st.integers(0, 3))
+def test_copied_by_class_or_in_place_the_checks_are_the_same_and_those_of_their_formulas(seed: int, sure: int) -> None:
+    rng = np.random.default_rng(seed)
+    present = rng.random((5, 12)) < 0.7
+    rows = (rng.dirichlet(np.full(CLASSES, 0.3), (5, 12)) * present[:, :, None]).astype(np.float32)
+    certainty = rng.random((5, 12), dtype=np.float32)
+    votes = replace(federation(5), probabilities=rows, present=present, certainty=certainty)
+    claims = certainty * present
+    places = np.arange(sure, 12)
+    copied, weights = _Part(votes, claims, places), rng.random((5, CLASSES), dtype=np.float32)
+    about = replace(votes, probabilities=rows[:, places], present=present[:, places])
+    in_place = _Whole(about, claims[:, places])
+    for place, own in enumerate(rows):
+        copied.keep(place, own)
+    shares = weights[:, None] * claims[:, places, None]
+    odds = (shares * rows[:, places]).sum(axis=0) / np.maximum(shares.sum(axis=0), 1e-30)
+    expected = odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-30)
+    for way in (copied, in_place):
+        assert np.allclose(way.judged(weights), expected, atol=1e-5)
+        assert np.allclose(
+            way.informedness(blurred(TRUTH[places])), informedness(about, blurred(TRUTH[places])), atol=1e-5
+        )

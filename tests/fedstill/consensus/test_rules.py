@@ -14,7 +14,8 @@ from fedstill.soft_labels import soft_labels
 # Without the ambiguity filter, which drops samples by design, a rule covers what somebody voted on.
 EVERY = rules(ConsensusSettings.model_validate({"selection": {"ambiguity": 2, "certainty": 0}}))
 SHARPENING = {"era", "enhanced-era"}
-UNDECIDED = {"density-experts"}  # an abstention is a word there, and samples may stay without a label: test_density.py
+# Samples may stay without a label, as an abstention is a word there, or as the teacher is sure: tests of their own.
+UNDECIDED = {"density-experts", "selective-teacher"}
 
 
 def random_votes(seed: int, devices: int, samples: int, classes: int = 4) -> Votes:

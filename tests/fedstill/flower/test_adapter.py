@@ -3,7 +3,7 @@
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedstill.flower.adapter import SERVER_NODE_ID, deserialize, empty_run, identify_server, serialize, stamp
+from fedstill.flower.adapter import LOST, SERVER_NODE_ID, deserialize, empty_run, identify_server, serialize, stamp
 
 
 def message() -> Message:
@@ -36,3 +36,7 @@ def test_a_message_survives_serialization_byte_for_byte() -> None:
 
 def test_an_empty_run_has_its_id() -> None:
     assert empty_run(9).run_id == 9
+
+
+def test_codes_of_what_gets_lost_on_its_way() -> None:
+    assert {3, 4, 5, 8} == LOST

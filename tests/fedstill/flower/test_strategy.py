@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from fedstill.cache import LabelCache
 from fedstill.errors import QuorumError
@@ -292,3 +293,70 @@ def test_an_unknown_node_answers_with_an_error_not_an_exception() -> None:
     grid = LocalGrid(hosts(good), 1, {})
     (reply,) = grid.send_and_receive([Message(RecordDict(), 99, "query.devices")])
     assert reply.has_error()
+
+
+class Losing(LocalGrid):
+    """Loses the first messages of each round to a node, which is then away for a while, and may never come back."""
+
+    def __init__(self, app: ClientApp, losses: int, *, comes_back: bool = True) -> None:
+        super().__init__(app, 3, {})
+        self.losses = losses
+        self.comes_back = comes_back
+        self.absent = 0
+
+    def get_node_ids(self) -> list[int]:
+        nodes = list(super().get_node_ids())
+        self.absent -= 1
+        return nodes[1:] if self.absent >= 0 else nodes
+
+    def _deliver(self, message: Message) -> Message:
+        first = message.metadata.dst_node_id == min(super().get_node_ids())
+        if first and message.metadata.message_type == "train.distill" and self.losses > 0:
+            self.losses -= 1
+            self.absent = 1 if self.comes_back else 10**9
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
+        return super()._deliver(message)
+
+
+def run_losing(grid: Losing, attempts: int) -> tuple[FederatedDistillation, RoundReplies]:
+    seen: list[RoundReplies] = []
+    policy = RoundPolicy(6, 0.5, timeout=60, attempts=attempts, absence=0.1 if not grid.comes_back else 60)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy)
+    strategy.start(grid, num_rounds=1)
+    return strategy, seen[0]
+
+
+def test_a_host_that_gets_lost_is_asked_again_when_it_is_back() -> None:
+    undisturbed, replies = run_losing(Losing(hosts(good), 0), attempts=3)
+    disturbed, again = run_losing(Losing(hosts(good), 2), attempts=3)
+    assert list(again.votes) == [0, 1, 2, 3, 4, 5]
+    for device, labels in replies.votes.items():
+        assert np.array_equal(again.votes[device].probabilities, labels.probabilities)
+    assert disturbed.traffic.uplink == undisturbed.traffic.uplink
+    assert disturbed.traffic.downlink == undisturbed.traffic.downlink
+    # What was sent in vain, its packets too, is transport.
+    assert disturbed.traffic.messages == undisturbed.traffic.messages + 4
+    assert disturbed.traffic.envelope_bytes > undisturbed.traffic.envelope_bytes
+
+
+def test_a_host_is_asked_no_more_often_than_the_policy_says() -> None:
+    _, replies = run_losing(Losing(hosts(good), 2), attempts=2)
+    assert replies.refused == {0: "no answer", 1: "no answer"}
+
+
+def test_a_host_that_does_not_come_back_holds_up_the_round_for_its_absence_alone() -> None:
+    _, replies = run_losing(Losing(hosts(good), 1, comes_back=False), attempts=5)
+    assert list(replies.votes) == [2, 3, 4, 5]
+
+
+def test_a_host_that_raises_is_not_asked_again() -> None:
+    calls: list[int] = []
+
+    def broken(device: int, request: bytes) -> DeviceAnswer:
+        if device == 0:
+            calls.append(device)
+            raise RuntimeError("out of memory")
+        return good(device, request)
+
+    run_losing(Losing(hosts(broken), 0), attempts=3)
+    assert calls == [0]

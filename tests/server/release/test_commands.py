@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.manifest import FLOAT_FILE, INT8_FILE, MANIFEST
-from fedstill.release.verify import METADATA, SNAPSHOT, TARGETS, TIMESTAMP, Signed, verify_folder, verify_metadata
+from fedstill.release.verify import METADATA, TIMESTAMP, Signed, verify_folder, verify_metadata
 from server.release import store as store_module
 from server.release.commands import register
 from server.release.keys import Keys, open_keys
@@ -143,7 +143,7 @@ def test_a_store_holds_complete_releases_and_all_roots(url: str, tmp_path: Path,
     publish(make(tmp_path / "b", keys), url, keys)
     publish(make(tmp_path / "c", keys, "mcu"), url, keys)
     found = files(url)
-    inside = {INT8_FILE, FLOAT_FILE, MANIFEST, SNAPSHOT, TARGETS}
+    inside = {INT8_FILE, FLOAT_FILE, MANIFEST, *METADATA}
     assert set(found) == {
         *(f"pi5/{version}/{name}" for version in (1, 2) for name in inside),
         *(f"mcu/1/{name}" for name in inside),
@@ -178,23 +178,23 @@ def test_the_timestamp_is_the_last_file_so_that_an_interrupted_publication_shows
 ) -> None:
     url, first, second = str(tmp_path / "store"), make(tmp_path / "a", keys), make(tmp_path / "b", keys)
     publish(first, url, keys)
-    whole = store_module._Store.write
+    whole = store_module.Store.write
     left = 0
 
-    def until(self: store_module._Store, name: str, content: bytes) -> None:
+    def until(self: store_module.Store, name: str, content: bytes) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         whole(self, name, content)
 
-    steps = 7  # five files, one root, the timestamp
+    steps = 8  # six files, one root, the timestamp
     for left in range(steps):  # noqa: B007  (counted down inside)
-        monkeypatch.setattr(store_module._Store, "write", until)
+        monkeypatch.setattr(store_module.Store, "write", until)
         with pytest.raises(KeyboardInterrupt):
             publish(second, url, keys)
         assert files(url)["pi5/timestamp.json"] == (first / TIMESTAMP).read_bytes()
-    monkeypatch.setattr(store_module._Store, "write", whole)
+    monkeypatch.setattr(store_module.Store, "write", whole)
     assert publish(second, url, keys).version == 2
 
 
@@ -213,6 +213,36 @@ def test_renewing_gives_a_newer_timestamp_and_the_next_release_is_newer_still(
     with pytest.raises(ReleaseError, match=r"timestamp\.json: expired"):
         verified(keys, *parts, datetime.now(UTC) + timedelta(days=2))
     assert publish(make(tmp_path / "c", keys), url, keys).version == 4
+
+
+def test_renewing_keeps_older_releases_fresh_with_older_timestamps(
+    url: str, tmp_path: Path, keys: Keys, make: Make
+) -> None:
+    for name in ("a", "b", "c"):
+        publish(make(tmp_path / name, keys), url, keys)
+    (renewed,) = renew(url, keys, days=400)
+    found, later = files(url), datetime.now(UTC) + timedelta(days=399)
+    stamped = []
+    for version in (1, 2, 3):
+        timestamp, snapshot, targets = (found[f"pi5/{version}/{name}"] for name in METADATA)
+        signed = verified(keys, timestamp, snapshot, targets, later)
+        assert signed.version == version
+        stamped.append(signed.timestamp_version)
+    assert stamped == sorted(stamped) == [4, 5, 6]
+    assert renewed.timestamp_version == 6
+    assert found["pi5/timestamp.json"] == found["pi5/3/timestamp.json"]
+
+
+def test_renewing_leaves_older_releases_of_replaced_keys_as_they_are(
+    url: str, tmp_path: Path, keys: Keys, make: Make
+) -> None:
+    publish(make(tmp_path / "a", keys), url, keys)
+    keys.rotate("targets")
+    publish(make(tmp_path / "b", keys), url, keys)
+    before = files(url)["pi5/1/timestamp.json"]
+    (renewed,) = renew(url, keys, days=1)
+    assert renewed.version == 2
+    assert files(url)["pi5/1/timestamp.json"] == before
 
 
 def test_a_store_of_somebody_else_is_left_alone(url: str, tmp_path: Path, keys: Keys, make: Make) -> None:

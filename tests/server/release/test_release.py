@@ -15,7 +15,7 @@ from server.release import checks
 from server.release.export import export, strip, torch_difference
 from server.release.quantize import count_quantized, quantize
 from server.release.runtime import latency_ms, logits
-from server.release.student import FLOAT_FILE, INT8_FILE, Released, paired_interval, release
+from server.release.student import C_FORMATS, FLOAT_FILE, INT8_FILE, Released, paired_interval, release
 from simulations.sources import load_digits
 
 TASK_NAME = "simulations.sources:DIGITS"
@@ -91,8 +91,16 @@ def test_only_the_batch_dimension_is_dynamic_and_both_ends_are_float32(released:
 def test_a_student_that_holds_all_checks_is_not_refused(released: tuple[Released, Path]) -> None:
     facts, folder = released
     assert facts.refused == []
-    assert len(facts.checks) == 7
-    assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE}
+    assert len(facts.checks) == 8
+    assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE, *C_FORMATS}
+
+
+def test_a_microcontrollers_student_comes_as_c_that_takes_what_its_activations_take(
+    released: tuple[Released, Path],
+) -> None:
+    facts, _ = released
+    assert facts.c_code["arena_bytes"] == facts.activation_bytes
+    assert "C code" in {check.name for check in facts.checks}
 
 
 def test_the_description_names_files_input_and_hashes(released: tuple[Released, Path]) -> None:

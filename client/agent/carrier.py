@@ -1,0 +1,147 @@
+"""What the agent does for a run: check its plan, build the device that it describes, and let it answer.
+
+Run and plan come from whoever controls the server. A plan names no code to load, a run's name is no path, a run keeps
+the plan that it came with, and a device keeps the states of the newest runs alone, so that many names don't fill its
+disk.
+What goes wrong with the device's own files is told in its log, not to the server: paths are nobody else's business.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from client.data import LocalData, load, read_description
+from client.device import Device, DeviceData
+from client.home import DeviceConfig, Home
+from fedstill import packet
+from fedstill.errors import ConfigError, DataError, FedstillError
+from fedstill.files import write_atomic
+from fedstill.models import ARCHITECTURES
+from fedstill.plan import DIGEST_BYTES, RUN_NAME, DevicePlan
+from fedstill.rounds import DeviceAnswer
+from fedstill.tasks import Images, Task
+
+log = logging.getLogger("fedstill")
+KEPT_RUNS = 2
+PLAN = "plan.json"
+
+
+class Carrier:
+    """The device of this machine, kept warm between messages.
+
+    Args:
+        home: its folder.
+
+    Raises:
+        ConfigError: there is no device in it.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._config: DeviceConfig = home.config()
+        self._device: tuple[str, Device] | None = None
+
+    def devices(self) -> Mapping[int, str]:
+        """Return the class of this machine's device, by its number."""
+        return {self._config.number: self._config.device_class}
+
+    def answer(self, run: str, plan: str, requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+        """Return the answers to a round's requests; what is not about this device is refused.
+
+        Args:
+            run: name of the run.
+            plan: JSON of its `fedstill.plan.DevicePlan`.
+            requests: serialized requests by device.
+        """
+        answers: dict[int, DeviceAnswer] = {}
+        for number, request in sorted(requests.items()):
+            if number != self._config.number:
+                answers[number] = DeviceAnswer(b"", {}, f"device {number} is not here")
+                continue
+            try:
+                answers[number] = self._opened(run, plan).answer(request)
+            except DataError as error:
+                log.error("run %s: %s", run, error)
+                answers[number] = DeviceAnswer(b"", {}, "the device's data or proxy set can't be used; see its log")
+            except FedstillError as error:
+                log.error("run %s: %s", run, error)
+                answers[number] = DeviceAnswer(b"", {}, str(error))
+        return answers
+
+    def _opened(self, run: str, plan: str) -> Device:
+        if re.fullmatch(RUN_NAME, run) is None:
+            raise ConfigError("the run has no proper name")
+        key = hashlib.sha256(f"{run} {plan}".encode()).hexdigest()
+        if self._device is None or self._device[0] != key:
+            folder = self._home.state / run
+            self._check_plan(folder, plan)
+            device = self._build(DevicePlan.read(plan), folder)
+            write_atomic(folder / PLAN, plan.encode())
+            self._forget_old_runs(folder)
+            self._device = (key, device)
+        return self._device[1]
+
+    @staticmethod
+    def _check_plan(folder: Path, plan: str) -> None:
+        known = folder / PLAN
+        if known.exists() and known.read_text() != plan:
+            raise ConfigError("the run's plan is not the one that it began with")
+
+    def _forget_old_runs(self, newest: Path) -> None:
+        others = [place for place in self._home.state.iterdir() if place.is_dir() and place != newest]
+        others.sort(key=lambda place: place.stat().st_mtime_ns, reverse=True)
+        for place in others[KEPT_RUNS - 1 :]:
+            shutil.rmtree(place)
+
+    def _build(self, plan: DevicePlan, folder: Path) -> Device:
+        own = plan.classes.get(self._config.device_class)
+        if own is None:
+            raise ConfigError(f"the run has no student for class {self._config.device_class}")
+        if own.student not in ARCHITECTURES:
+            raise ConfigError(f"architecture {own.student!r} is not built in; a device loads no other")
+        task = plan.task.task()
+        data = self._data(task)
+        return Device(
+            number=self._config.number,
+            student=own.student,
+            task=task,
+            context=packet.Context(plan.seed, bytes.fromhex(plan.proxy_digest), plan.proxy_size, task.classes),
+            settings=plan.device,
+            uplink=own.uplink,
+            data=DeviceData(
+                data.private.images, data.private.labels, self._proxy(plan), data.test.images, data.test.labels
+            ),
+            folder=folder,
+            entropy_coded=plan.entropy_coding,
+            delta=plan.delta,
+        )
+
+    def _data(self, task: Task) -> LocalData:
+        if not self._config.data:
+            raise DataError(f"{self._home.config_path}: no data; give the path of their description as 'data'")
+        try:
+            return load(read_description(Path(self._config.data)), task)
+        except ConfigError as error:
+            raise DataError(str(error)) from error  # about the device's own files, so not for the server
+
+    def _proxy(self, plan: DevicePlan) -> Images:
+        """Map the proxy set, which must be the run's, byte for byte."""
+        if not self._config.proxy:
+            raise DataError(f"{self._home.config_path}: no proxy set; give its path as 'proxy'")
+        path = Path(self._config.proxy)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]
+            if digest.hex() != plan.proxy_digest:
+                raise DataError(f"{path}: this is not the run's proxy set: {digest.hex()}, not {plan.proxy_digest}")
+            images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: the proxy set can't be read: {error}") from error
+        if images.dtype != np.uint8 or images.shape != (plan.proxy_size, *plan.task.input_shape):
+            raise DataError(f"{path}: the proxy set is {images.dtype} {list(images.shape)}")
+        return images

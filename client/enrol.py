@@ -1,0 +1,131 @@
+"""Enrolment, the device's side: a token in, the server's authority and the device's number out.
+
+The device trusts nothing but the fingerprint in its token: it fetches the authority's certificate, compares, and talks
+to the server only under it. Its private key is made here and never leaves.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from client.home import DeviceConfig, Home
+from fedstill.config import parse
+from fedstill.errors import ConfigError
+from fedstill.files import write_atomic
+from fedstill.invitation import Invitation
+
+TIMEOUT = 150.0  # seconds; the server registers the device before it answers
+MAX_REPLY = 64 * 1024
+
+
+def enrol(
+    home: Home, token: str, *, data: Path | None = None, proxy: Path | None = None, port: int = 9094
+) -> DeviceConfig:
+    """Make this machine a device of the token's server.
+
+    Args:
+        home: where to keep what it is.
+        token: the line that the server printed.
+        data: description of the device's data.
+        proxy: the proxy set.
+        port: loopback port for Flower's processes.
+
+    Raises:
+        ConfigError: there is a device already, the token is refused, or the server is not the token's.
+    """
+    if home.config_path.exists():
+        raise ConfigError(
+            f"{home.folder}: a device is enrolled here already; remove the folder, or give another --home"
+        )
+    invitation = Invitation.decode(token)
+    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    public = _public_key(home.key)
+    authority = _authority(invitation)
+    reply = _ask(invitation, authority, {"token": invitation.secret, "public_key": public})
+    told = {key: reply.get(key) for key in ("number", "device_class", "superlink")}
+    own = {"data": _absolute(data), "proxy": _absolute(proxy), "supernode_port": port}
+    config = parse(DeviceConfig, {**told, **own}, f"the reply of {invitation.address}")
+    write_atomic(home.authority, authority)
+    write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
+    return config
+
+
+def _absolute(path: Path | None) -> str:
+    return str(path.resolve()) if path is not None else ""
+
+
+def _public_key(path: Path) -> str:
+    """Return the public half of the key in a file, made if there is none: a repeated enrolment is with the same one."""
+    if path.exists():
+        key = load_ssh_private_key(path.read_bytes(), None)
+    else:
+        key = ec.generate_private_key(ec.SECP384R1())
+        content = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def _authority(invitation: Invitation) -> bytes:
+    """Fetch the authority's certificate over a connection that proves nothing, and compare it with the token's."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname = False
+    anyone.verify_mode = ssl.CERT_NONE
+    status, content = _exchange(invitation, anyone, "GET", "/ca.crt")
+    try:
+        found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(content.decode("ascii"))).hexdigest()
+    except ValueError:
+        found = ""
+    if status != http.client.OK or found != invitation.authority:
+        raise ConfigError(f"{invitation.address} is not the server of this token: its authority is another one")
+    return content
+
+
+def _ask(invitation: Invitation, authority: bytes, content: dict[str, str]) -> dict[str, Any]:
+    context = ssl.create_default_context(cadata=authority.decode("ascii"))
+    status, reply = _exchange(invitation, context, "POST", "/v1/enroll", json.dumps(content).encode())
+    try:
+        said = json.loads(reply)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise ConfigError(f"{invitation.address} does not answer as an enrolment service does (status {status})")
+    if status != http.client.OK:
+        raise ConfigError(f"{invitation.address} refused: {str(said.get('error', status))[:500]}")
+    return said
+
+
+def _exchange(
+    invitation: Invitation, context: ssl.SSLContext, method: str, path: str, body: bytes | None = None
+) -> tuple[int, bytes]:
+    host, port = invitation.place
+    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, response.read(MAX_REPLY)
+    except ssl.SSLCertVerificationError as error:
+        hint = "if this machine's clock is wrong, set it" if "not yet valid" in str(error) else "is it the right host?"
+        raise ConfigError(
+            f"{invitation.address}: the server's certificate is refused: {error.reason}; {hint}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error
+    finally:
+        connection.close()

@@ -1,0 +1,194 @@
+"""Keep programs running: start them, start them again when they end, and end them together.
+
+Each program leads a process group of its own, so that the processes which it started end with it, and each ends when
+the supervisor does, however that ends.
+"""
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedstill.errors import ConfigError
+from fedstill.files import write_atomic
+
+log = logging.getLogger("fedstill")
+PR_SET_PDEATHSIG = 1
+GRACE = 15.0
+"""Seconds that a program has to end before it is killed."""
+POLL = 0.2
+MAX_LOG = 10 * 1024 * 1024
+"""Bytes of a log beyond which a program that starts again gets a new one; the last one is kept beside it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to keep running.
+
+    Attributes:
+        name: of its log and its pid file.
+        command: its arguments.
+        pause: seconds between its end and its next start.
+        env: added to the environment.
+    """
+
+    name: str
+    command: Sequence[str]
+    pause: float = 1.0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def script(name: str) -> str:
+    """Return the path of a command that is installed beside this Python.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such command; install the extra that brings Flower")
+    return str(path)
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module with this Python; the working directory is no place to import from."""
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
+@contextmanager
+def sole(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file with this process's id in it; the lock ends with the process, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{what} is running already ({path})") from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def holder(path: Path) -> int | None:
+    """Return the id of the process that holds a lock file; None: nobody does."""
+    try:
+        with path.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return int(file.read())
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+class Supervisor:
+    """Keeps programs running until it is told to stop.
+
+    Args:
+        programs: in the order in which they start; they end in the opposite one.
+        folder: where they run.
+        logs: where what they say goes.
+        pids: where their process ids lie.
+    """
+
+    def __init__(self, programs: Sequence[Program], folder: Path, logs: Path, pids: Path) -> None:
+        self._programs = programs
+        self._folder = folder
+        self._logs = logs
+        self._pids = pids
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._due = dict.fromkeys((program.name for program in programs), 0.0)
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep them running until `stop` is set, then end them."""
+        for folder in (self._folder, self._logs, self._pids):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            while not stop.wait(POLL):
+                for program in self._programs:
+                    self._look_after(program)
+        finally:
+            self._end()
+
+    def _look_after(self, program: Program) -> None:
+        running = self._running.get(program.name)
+        now = time.monotonic()
+        if running is not None:
+            code = running.poll()
+            if code is None:
+                return
+            _signal(running, signal.SIGKILL)  # what it started must not outlive it
+            log.warning("%s ended with code %d; it starts again in %g s", program.name, code, program.pause)
+            del self._running[program.name]
+            self._due[program.name] = now + program.pause
+        elif now >= self._due[program.name]:
+            self._running[program.name] = self._start(program)
+
+    def _start(self, program: Program) -> subprocess.Popen[bytes]:
+        path = self._logs / f"{program.name}.log"
+        if path.exists() and path.stat().st_size > MAX_LOG:
+            path.replace(path.with_suffix(".log.1"))
+        search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        with path.open("ab") as output:
+            started = subprocess.Popen(
+                program.command,
+                cwd=self._folder,
+                env={**os.environ, "PATH": search, "PYTHONUNBUFFERED": "1", **program.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
+        log.info("%s started, process %d", program.name, started.pid)
+        return started
+
+    def _end(self) -> None:
+        for program in reversed(self._programs):
+            running = self._running.pop(program.name, None)
+            if running is None:
+                continue
+            _signal(running, signal.SIGTERM)
+            try:
+                running.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                log.warning("%s does not end; killing it", program.name)
+            _signal(running, signal.SIGKILL)
+            running.wait()
+            (self._pids / f"{program.name}.pid").unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _signal(running: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to a program and what it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, number)
+
+
+def stopped_by_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

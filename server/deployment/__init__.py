@@ -1,0 +1,1 @@
+"""The server as real processes: its folder, certificates, Flower's SuperLink and superexec, and runs on them."""

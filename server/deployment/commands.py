@@ -1,0 +1,189 @@
+"""`fedstill server init | start | token | revoke | run | status`."""
+
+import logging
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedstill.errors import ConfigError
+from fedstill.files import write_atomic
+from fedstill.invitation import Invitation
+from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
+from server.deployment.certificates import fingerprint, make_certificates, write_private
+from server.deployment.control import Control
+from server.deployment.home import ServerConfig, ServerHome, default_home
+from server.deployment.programs import programs
+from server.deployment.runs import Runs
+from server.enrolment.registry import Registry
+from server.release.keys import default_folder as default_keys
+
+Folder = Annotated[
+    Path | None, typer.Option("--home", help="The server's folder [default: FEDSTILL_SERVER or the user's own].")
+]
+SECRET_BYTES = 32
+UNITS = {"m": 60, "h": 3600, "d": 86400}
+
+
+def _home(folder: Path | None) -> ServerHome:
+    return ServerHome((folder or default_home()).resolve())
+
+
+def _say(text: str) -> None:
+    Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration such as 30m, 1h or 7d.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([mhd])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise ConfigError(f"{text!r} is no duration; for example 30m, 1h or 7d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def init(
+    host: Annotated[str, typer.Option(help="Name or address by which devices reach this server.")],
+    home: Folder = None,
+    listen: Annotated[str, typer.Option(help="Address that the SuperLink listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the SuperLink.")] = 8000,
+    public_port: Annotated[int, typer.Option(help="Port of the proxy before it; 0: none.")] = 0,
+    enrolment_listen: Annotated[str, typer.Option(help="Address that the enrolment service listens on.")] = "0.0.0.0",
+    enrolment_port: Annotated[int, typer.Option(help="Port of the enrolment service.")] = 8001,
+) -> None:
+    """Make a server: an authority, certificates, keys and configuration."""
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252})", host) is None:
+        raise ConfigError(f"--host {host}: not a name or an address, which has no port and no path")
+    own = _home(home)
+    if own.folder.exists() and any(own.folder.iterdir()):
+        raise ConfigError(f"{own.folder}: something is here already; give another --home")
+    config = ServerConfig(
+        host=host,
+        listen=listen,
+        port=port,
+        public_port=public_port,
+        enrolment_listen=enrolment_listen,
+        enrolment_port=enrolment_port,
+    )
+    try:
+        own.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        names = dict.fromkeys([host, *([] if listen in ("0.0.0.0", "::") else [listen])])
+        make_certificates(own.folder, tuple(names))
+        write_private(own / "superexec.secret", secrets.token_hex(SECRET_BYTES).encode())
+        # Last: a folder without it is no server yet.
+        write_atomic(own / "server.toml", tomli_w.dumps(config.model_dump()).encode())
+    except OSError as error:
+        raise ConfigError(f"{own.folder}: {error.strerror}; give another --home") from error
+    _say(f"made: {own.folder}")
+    _say(f"devices reach the SuperLink at {config.superlink}, enrolment at {host}:{enrolment_port}")
+    if listen not in ("127.0.0.1", "::1", "localhost"):
+        _say(
+            f"warning: on {listen}:{port} the control API is as open as the devices' own: who reaches it can start "
+            "code on them; let a proxy pass /v1/fleet/ alone, or keep the port to a network of your own"
+        )
+    _say("next: fedstill server start")
+
+
+def start(home: Folder = None) -> None:
+    """Run SuperLink, superexec and enrolment service until Ctrl-C; what ends is started again."""
+    own = _home(home)
+    wanted = programs(own)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with sole(own / "run" / "server.lock", f"the server in {own.folder}"):
+        _say(f"server in {own.folder}; logs in {own / 'logs'}; Ctrl-C ends it")
+        Supervisor(wanted, own.folder, own / "logs", own / "run").run(stopped_by_signals())
+
+
+def token(
+    device_class: Annotated[str, typer.Option("--class", help="Class of the device, for example pi4.")],
+    expires: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d.")] = "1h",
+    home: Folder = None,
+) -> None:
+    """Print a token that enrols one device, once."""
+    own = _home(home)
+    config = own.config()
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", device_class) is None:
+        raise ConfigError(f"--class {device_class}: a class is a short word such as pi4")
+    secret = Registry(own / "fleet.db").invite(device_class, seconds_of(expires))
+    place = f"{config.host}:{config.enrolment_port}"
+    print(Invitation(place, fingerprint((own / "ca.crt").read_bytes()), secret).encode())
+
+
+def revoke(number: Annotated[int, typer.Argument(help="The device's number.")], home: Folder = None) -> None:
+    """Turn a device away from now on; to come back it enrols with a new token."""
+    own = _home(home)
+    own.config()
+    registry = Registry(own / "fleet.db")
+    member = registry.member(number)
+    if member.revoked is not None:
+        raise ConfigError(f"device {number} is revoked already")
+    if member.node is not None:
+        Control(own).unregister(member.node)
+    registry.revoked(number)
+    _say(f"revoked: device {number}")
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help="Built-in scenario or path of a scenario file.")] = "",
+    home: Folder = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: in the server's folder].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its last round.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and don't wait.")] = False,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
+    ] = None,
+) -> None:
+    """Run a scenario on the enrolled devices, and tell its rounds."""
+    own = _home(home)
+    own.config()
+    if bool(scenario) == bool(resume):
+        raise ConfigError("give a scenario, or --resume with the folder of a run")
+    if resume and (out or assignments):
+        raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
+    runs = Runs(own, default_keys().resolve())
+    if resume:
+        folder = resume.resolve()
+    else:
+        name = Path(scenario).stem if scenario.endswith(".toml") else scenario
+        folder = (out or own / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        runs.prepare(scenario, assignments or [], folder, Registry(own / "fleet.db").fleet())
+    number = runs.start(folder)
+    _say(f"run {number} in {folder}")
+    if not detach:
+        runs.follow(folder, number, _say)
+        _say(f"done: {folder / 'summary.json'}")
+
+
+def status(home: Folder = None) -> None:
+    """Show the fleet and the runs."""
+    own = _home(home)
+    own.config()
+    members = Registry(own / "fleet.db").members()
+    up = holder(own / "run" / "server.lock") is not None
+    control = Control(own)
+    nodes = control.nodes() if up else {}
+    table = Table("device", "class", "state", "enrolled")
+    for member in members:
+        state = "revoked" if member.revoked else nodes.get(member.node or 0, "unknown")
+        enrolled = time.strftime("%Y-%m-%d %H:%M", time.localtime(member.enrolled))
+        table.add_row(str(member.number), member.device_class, state, enrolled)
+    console = Console(highlight=False)
+    console.print(table)
+    _say(f"server: {'up' if up else 'not up; `fedstill server start`'}")
+    for found in control.runs() if up else []:
+        _say(f"run {found.run_id}: {found.status}")
+
+
+def add(server: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (init, start, token, revoke, run, status):
+        server.command()(command)

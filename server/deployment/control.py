@@ -1,0 +1,127 @@
+"""Flower's control API, through its own command `flwr`: devices in and out, runs begun and listed."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedstill.errors import ConfigError
+from fedstill.files import write_atomic
+from fedstill.processes import script
+from server.deployment.home import ServerHome
+
+CONNECTION = "fedstill"
+TIMEOUT = 120.0  # seconds; `flwr` waits for a SuperLink that is not there
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as Flower knows it.
+
+    Attributes:
+        run_id: its number.
+        status: for example `running` or `finished:completed`.
+    """
+
+    run_id: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control API of a server on this machine.
+
+    Attributes:
+        home: the server's folder.
+    """
+
+    home: ServerHome
+
+    def register(self, public_key: bytes, name: str) -> int:
+        """Let the holder of a key connect as a SuperNode; return its node id.
+
+        Args:
+            public_key: elliptic curve key in OpenSSH's form.
+            name: what to call it.
+
+        Raises:
+            ConfigError: the SuperLink refuses or can't be reached.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".pub") as file:
+            file.write(public_key)
+            file.flush()
+            reply = self._ask("supernode", "register", file.name, CONNECTION, "--name", name)
+        return int(reply["node-id"])
+
+    def unregister(self, node_id: int) -> None:
+        """Turn a SuperNode away from now on.
+
+        Raises:
+            ConfigError: the SuperLink refuses or can't be reached.
+        """
+        self._ask("supernode", "unregister", str(node_id), CONNECTION)
+
+    def nodes(self) -> dict[int, str]:
+        """Return the status of all SuperNodes by node id."""
+        listed = self._ask("supernode", "list", CONNECTION)["nodes"]
+        return {int(node["node-id"]): str(node["status"]) for node in listed}
+
+    def start(self, bundle: Path, run_config: Mapping[str, str]) -> int:
+        """Begin a run of an app and return its number.
+
+        Raises:
+            ConfigError: the SuperLink refuses or can't be reached.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+            file.write(tomli_w.dumps(dict(run_config)).encode())
+            file.flush()
+            return int(self._ask("run", str(bundle), CONNECTION, "--run-config", file.name)["run-id"])
+
+    def runs(self) -> list[Run]:
+        """Return all runs, newest first."""
+        listed = self._ask("ls", CONNECTION)["runs"]
+        return [Run(int(run["run-id"]), str(run["status"])) for run in listed]
+
+    def stop(self, run_id: int) -> None:
+        """End a run."""
+        self._ask("stop", str(run_id), CONNECTION)
+
+    def _ask(self, *arguments: str) -> Any:
+        folder = self.home / "flwr"
+        connection = {"address": self.home.config().control, "root-certificates": str(self.home / "ca.crt")}
+        write_atomic(
+            folder / "config.toml",
+            tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}}).encode(),
+        )
+        command = [script("flwr"), *arguments, "--format", "json"]
+        environment = {**os.environ, "FLWR_HOME": str(folder), "NO_COLOR": "1"}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(
+                f"no answer from the SuperLink in {TIMEOUT:g} s; is `fedstill server start` up?"
+            ) from error
+        reply = _json_in(done.stdout)
+        if done.returncode or not isinstance(reply, dict) or not reply.get("success"):
+            said = str((reply or {}).get("error-message") or done.stderr or done.stdout).strip()
+            raise ConfigError(
+                f"the SuperLink did not do it ({' '.join(arguments[:2])}): {' '.join(said.split())[-500:]}"
+            )
+        return reply
+
+
+def _json_in(text: str) -> Any:
+    """Return the JSON object in what a command printed; None: there is none."""
+    start = text.find("{")
+    try:
+        return json.loads(text[start:]) if start >= 0 else None
+    except ValueError:
+        return None

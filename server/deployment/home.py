@@ -1,0 +1,82 @@
+"""The server's folder: its configuration, certificates and keys, Flower's state, and runs.
+
+server.toml         what this server is
+ca.key, ca.crt      the authority that devices trust; the key, mode 0600, is needed for new certificates alone
+server.key          private key of the server, mode 0600
+server.crt          its certificate, and the authority's after it
+superexec.secret    what the SuperLink knows its superexec by, mode 0600
+superlink.db        Flower's state
+fleet.db            devices and tokens
+bundle/             the app that a run sends: a configuration without code
+run/, logs/, flwr/  processes, what they said, Flower's own folder
+runs/               run folders
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from fedstill.config import Settings, parse, read_toml
+from fedstill.errors import ConfigError
+
+
+class ServerConfig(Settings):
+    """`server.toml`."""
+
+    host: str
+    """Name or address by which devices reach this server."""
+    listen: str = "127.0.0.1"
+    """Address that the SuperLink listens on. Its control API shares the port: whoever reaches it can start code on
+    the devices, so keep it behind a proxy that lets `/v1/fleet/` through alone, or on a network of your own."""
+    port: int = Field(default=8000, gt=0, lt=65536)
+    """Port of the SuperLink."""
+    public_port: int = Field(default=0, ge=0, lt=65536)
+    """Port that devices use where a proxy stands before the SuperLink; 0: `port`."""
+    enrolment_listen: str = "0.0.0.0"
+    """Address that the enrolment service listens on."""
+    enrolment_port: int = Field(default=8001, gt=0, lt=65536)
+    """Port of the enrolment service."""
+
+    @property
+    def superlink(self) -> str:
+        """Where devices reach the SuperLink, host:port."""
+        return f"{self.host}:{self.public_port or self.port}"
+
+    @property
+    def control(self) -> str:
+        """Where this machine reaches it, host:port."""
+        return f"{'127.0.0.1' if self.listen in ('0.0.0.0', '::') else self.listen}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ServerHome:
+    """The server's folder.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    folder: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def config(self) -> ServerConfig:
+        """Read what this server is.
+
+        Raises:
+            ConfigError: there is none, or a key or value is wrong.
+        """
+        path = self / "server.toml"
+        if not path.is_file():
+            raise ConfigError(f"{self.folder}: no server here; `fedstill server init` makes one")
+        return parse(ServerConfig, read_toml(path), str(path))
+
+
+def default_home() -> Path:
+    """Return where a server lies unless told: `FEDSTILL_SERVER`, or `fedstill/server` in the user's data folder."""
+    own = os.environ.get("FEDSTILL_SERVER")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(own) if own else Path(data) / "fedstill" / "server"

@@ -1,0 +1,104 @@
+"""Runs on the fleet: prepared here, begun through Flower's control API, followed until they end.
+
+What a scenario is, the server does not know: it is loaded by name, from the room that does.
+"""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedstill.errors import ConfigError, RunFolderError
+from fedstill.files import write_json
+from fedstill.loading import load_object
+from fedstill.plan import RUN_NAME
+from server.deployment.bundle import write_bundle
+from server.deployment.control import Control
+from server.deployment.home import ServerHome
+
+PREPARE = "simulations.deployed:prepare"
+RUN_CONFIG = "simulations.deployed:run_config"
+HOST = "client.shim:build"
+RECORD, ROUNDS, SUMMARY = "run.json", "rounds.jsonl", "summary.json"
+POLL = 1.0
+STATUS_EVERY = 30.0
+"""Seconds between questions for a run's status, each of which costs a process."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a server.
+
+    Attributes:
+        home: the server's folder.
+        keys: folder of the keys that sign releases.
+    """
+
+    home: ServerHome
+    keys: Path
+
+    def prepare(self, scenario: str, changes: Iterable[str], out: Path, fleet: Mapping[int, str]) -> None:
+        """Begin the folder of a new run.
+
+        Raises:
+            FedstillError: the scenario, its data or the folder can't be used.
+        """
+        load_object(PREPARE)(scenario, changes, out, fleet, self.keys)
+        write_json(out / RECORD, {"run": f"run-{secrets.token_hex(8)}"})
+
+    def start(self, out: Path) -> int:
+        """Start what is missing of the run in a folder, and return its number at Flower.
+
+        Devices know the run by a name that stays, so that each goes on from its own state.
+
+        Raises:
+            RunFolderError: there is no run in the folder.
+            ConfigError: the SuperLink refuses or can't be reached.
+        """
+        try:
+            name = json.loads((out / RECORD).read_text())["run"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{out}: no run of this server here") from error
+        if not isinstance(name, str) or re.fullmatch(RUN_NAME, name) is None:
+            raise RunFolderError(f"{out / RECORD}: no proper name of a run")
+        config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": name, "keys": str(self.keys)}
+        return Control(self.home).start(write_bundle(self.home / "bundle"), config)
+
+    def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> None:
+        """Tell each finished round until the run ends.
+
+        Raises:
+            ConfigError: it ended without its summary.
+        """
+        control, told, asked = Control(self.home), 0, time.monotonic()
+        while True:
+            ended = (out / SUMMARY).exists()
+            rounds = (out / ROUNDS).read_text().splitlines() if (out / ROUNDS).exists() else []
+            for line in rounds[told:]:
+                say(describe(json.loads(line)))
+            told = len(rounds)
+            if ended:
+                return
+            if time.monotonic() - asked > STATUS_EVERY:
+                status = next((run.status for run in control.runs() if run.run_id == run_id), "gone")
+                if status.startswith(("finished", "gone")) and not (out / SUMMARY).exists():
+                    log = self.home / "logs" / "superexec.log"
+                    raise ConfigError(
+                        f"run {run_id} ended ({status}) after {told} rounds; {log} says why; continue with "
+                        f"`fedstill server run --resume {out}`"
+                    )
+                asked = time.monotonic()
+            time.sleep(POLL)
+
+
+def describe(row: Mapping[str, object]) -> str:
+    """Return a line about a finished round."""
+    released, refused = row["released_accuracy"], row["refused"]
+    assert isinstance(released, dict)
+    assert isinstance(refused, dict)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in released.items())
+    left_out = f", {len(refused)} not used" if refused else ""
+    return f"round {row['round']}: {row['answers']} answers{left_out}; students {scores}"

@@ -1,0 +1,1 @@
+"""Enrolment: how a device becomes one of the fleet, and how it leaves it."""

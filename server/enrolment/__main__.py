@@ -1,0 +1,40 @@
+"""`python -m server.enrolment HOME`: run the enrolment service of the server in a folder until it is told to end."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+from fedstill.errors import FedstillError
+from fedstill.processes import stopped_by_signals
+from server.deployment.control import Control
+from server.deployment.home import ServerHome
+from server.enrolment.registry import Registry
+from server.enrolment.service import Enrolment, Server
+
+
+def run(folder: Path) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    home = ServerHome(folder.resolve())
+    config = home.config()
+    stop = stopped_by_signals()
+    enrolment = Enrolment(Registry(home / "fleet.db"), Control(home), config.superlink)
+    with Server(home, enrolment, (config.enrolment_listen, config.enrolment_port)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stop.wait()
+        server.shutdown()
+
+
+def main() -> int:
+    """Run, and tell errors in one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        run(Path(sys.argv[1]))
+    except (FedstillError, OSError) as error:
+        print(f"fedstill: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

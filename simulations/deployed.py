@@ -1,0 +1,158 @@
+"""A scenario on real devices: what the server prepares, and the job of its ServerApp.
+
+The server holds its labelled samples, the proxy set and the test set of the scenario's task. The private samples are
+what the devices have: they are split off, as in a simulation, and not used.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+from rich.console import Console
+
+from fedstill.errors import ConfigError
+from fedstill.files import write_json
+from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
+from fedstill.tasks import load_task
+from fedstill.workers import use_one_thread
+from server.federation import Federation, measure
+from server.release.keys import open_keys
+from server.release.student import INT8_FILE, Released
+from simulations.job import federate, plan_of
+from simulations.memory import PeakMemory
+from simulations.progress import RunProgress
+from simulations.release import release_students
+from simulations.run_folder import CONFIG, SUMMARY, Claim, check_new, commit, write_config
+from simulations.scenario import Scenario, dump, load_scenario, raw_scenario, resolved
+from simulations.setup import Setup, setup_from
+from simulations.shelf import Shelf, open_shelf, split
+from simulations.validate import validate
+
+JOB = "simulations.deployed:run"
+ATTEMPTS = 5
+"""How often a round's message is sent to a device that gets lost before it answers."""
+PRIVATE = ("private-", "part-")
+
+
+def prepare(name: str, changes: Iterable[str], out: Path, fleet: Mapping[int, str], keys: Path) -> None:
+    """Check everything that can be wrong with a new run, then begin its folder.
+
+    Args:
+        name: a built-in scenario or the path of a scenario file.
+        changes: assignments such as `rounds=3`.
+        out: the run folder.
+        fleet: class of each enrolled device.
+        keys: folder of the keys that sign the releases.
+
+    Raises:
+        ConfigError: the scenario or a change is wrong, or it has no student for a device's class.
+    """
+    check_new(out)
+    scenario = of_fleet(name, changes, fleet)
+    validate(scenario)
+    files = {key: array for key, array in split(scenario).items() if not key.startswith(PRIVATE)}
+    open_keys(keys)
+    with Claim(out):
+        write_config(out, dump(scenario))
+        open_shelf(out / "assets", scenario, files)
+
+
+def of_fleet(name: str, changes: Iterable[str], fleet: Mapping[int, str]) -> Scenario:
+    """Return a scenario with the devices that there are, and of its classes those that they are of.
+
+    Raises:
+        ConfigError: there is no device, or the scenario has no student for one's class.
+    """
+    if not fleet:
+        raise ConfigError("no device is enrolled; `fedstill server token` prints what enrols one")
+    raw = raw_scenario(name)
+    known = raw.get("device_classes", {})
+    for number, kind in sorted(fleet.items()):
+        if kind not in known:
+            raise ConfigError(f"device {number} is of class {kind}, for which scenario {name} has no student")
+    raw["device_classes"] = {kind: known[kind] for kind in known if kind in fleet.values()}
+    return resolved(raw, [*changes, f"devices={len(fleet)}"], f"scenario {name}")
+
+
+def run_config(out: Path) -> dict[str, str]:
+    """Return what the run configuration tells server and devices of the run in `out`."""
+    scenario = load_scenario(str(out / CONFIG))
+    plan = device_plan(scenario, open_shelf(out / "assets", scenario))
+    return {"job": JOB, "plan": plan.model_dump_json(exclude_none=True), "scenario": str(out / CONFIG), "out": str(out)}
+
+
+def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
+    """Return what a scenario's devices have to know."""
+    task = load_task(scenario.task)
+    shared = shelf.context(scenario.seed, task.classes)
+    return DevicePlan(
+        seed=scenario.seed,
+        task=TaskPlan.of(task),
+        proxy_digest=shared.proxy_digest.hex(),
+        proxy_size=shared.proxy_size,
+        device=scenario.device,
+        classes={
+            name: ClassPlan(student=kind.student, uplink=kind.uplink or scenario.exchange.uplink)
+            for name, kind in scenario.device_classes.items()
+        },
+        entropy_coding=scenario.exchange.entropy_coding,
+        delta=scenario.exchange.delta,
+    )
+
+
+def run(grid: Grid, context: Context) -> None:
+    """Run a prepared scenario with the devices of a grid, from its last finished round."""
+    setup = setup_from(context.run_config, context.run_id)
+    use_one_thread()
+    console = Console(file=sys.stdout)
+    with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
+        started = time.monotonic()
+        shelf = open_shelf(setup.assets, setup.scenario)
+        plan = plan_of(setup)
+        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS)
+        released = release_students(setup, shelf, federation.knowledge.students, progress)
+        summary = {
+            **_summary(setup, federation, shelf, released),
+            "timing": {"wall_seconds": time.monotonic() - started, "rounds_seconds": federation.knowledge.seconds},
+            "peak_rss_bytes": memory.peak,
+        }
+        write_json(setup.out / SUMMARY, summary)
+
+
+def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mapping[str, Released]) -> dict[str, Any]:
+    """Return the summary of a run, in the form of a simulation's as far as a server can know it."""
+    plan, known, traffic = federation.plan, federation.knowledge, federation.traffic
+    classes = federation.exchange.device_classes
+    teacher = None
+    if plan.teacher is not None:
+        initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
+        teacher = {"accuracy_initial": initial, "accuracy_final": known.rows[-1]["teacher_accuracy"]}
+    return {
+        "scenario": setup.scenario.name,
+        "seed": plan.seed,
+        "rounds": plan.rounds,
+        "engine": "deployed",
+        "commit": commit(),
+        "teacher": teacher,
+        "wire": {
+            "uplink_bytes": sum(traffic.uplink.values()),
+            "downlink_bytes": sum(traffic.downlink.values()),
+            "messages": traffic.messages,
+            "envelope_bytes": traffic.envelope_bytes,
+        },
+        "device_classes": {
+            name: {
+                "devices": sum(kind == name for kind in classes.values()),
+                "student": plan.student_of[name],
+                "accuracy_devices": known.rows[-1]["device_accuracy"][name],
+                "accuracy_released": facts.accuracy_int8,
+                "artifact": f"students/{name}/{INT8_FILE}",
+                "refused": facts.refused,
+            }
+            for name, facts in released.items()
+        },
+    }

@@ -1,0 +1,139 @@
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from client.data import DataDescription, load, read_description
+from fedstill.errors import ConfigError, DataError
+from fedstill.tasks import Arrays, Images, Task
+
+NAMES = ("cat", "dog", "owl")
+
+
+def nothing(folder: Path | None) -> Arrays:
+    raise AssertionError("a device loads its own data")
+
+
+GREY = Task("grey", NAMES, (1, 4, 6), nothing)
+COLOUR = Task("colour", NAMES, (3, 4, 6), nothing)
+
+
+@pytest.fixture(params=[GREY, COLOUR], ids=["grey", "colour"])
+def task(request: pytest.FixtureRequest) -> Task:
+    found: Task = request.param
+    return found
+
+
+def samples(task: Task) -> tuple[Images, list[str]]:
+    images = np.random.default_rng(0).integers(0, 256, (5, *task.input_shape)).astype(np.uint8)
+    return images, ["cat", "cat", "dog", "dog", "owl"]
+
+
+def png(image: Images) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
+def write(form: str, folder: Path, images: Images, labels: list[str]) -> str:
+    """Write samples in one of the forms; return the path to name in the description."""
+    if form == "folders":
+        for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (folder / "all" / label).mkdir(parents=True, exist_ok=True)
+            (folder / "all" / label / f"{place}.png").write_bytes(png(image))
+        return "all"
+    if form == "csv":
+        for place, image in enumerate(images):
+            (folder / f"{place}.png").write_bytes(png(image))
+        with (folder / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["image", "label"], *([f"{n}.png", label] for n, label in enumerate(labels))])
+        return "table.csv"
+    if form == "parquet":
+        rows = [{"bytes": png(image), "path": None} for image in images]
+        numbers = [NAMES.index(label) for label in labels]  # as the hub stores them
+        parquet.write_table(pyarrow.table({"image": rows, "label": numbers}), folder / "0.parquet")
+        return "0.parquet"
+    np.savez(folder / "all.npz", image=images, label=np.array(labels))
+    return "all.npz"
+
+
+FORMS = ["folders", "csv", "parquet", "npz"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_samples(form: str, task: Task, tmp_path: Path) -> None:
+    images, labels = samples(task)
+    path = write(form, tmp_path, images, labels)
+    (tmp_path / "data.toml").write_text(f'format = "{form}"\npath = "{path}"\ntest = "{path}"\n')
+    found = load(read_description(tmp_path / "data.toml"), task)
+    for part in (found.private, found.test):
+        assert np.array_equal(part.images, images)
+        assert part.labels.tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_label_that_is_no_class_is_refused_with_the_nearest_one(form: str, tmp_path: Path) -> None:
+    if form == "parquet":
+        table = pyarrow.table({"image": [{"bytes": png(samples(GREY)[0][0])}], "label": ["cats"]})
+        parquet.write_table(table, tmp_path / "0.parquet")
+        path = "0.parquet"
+    else:
+        images, labels = samples(GREY)
+        path = write(form, tmp_path, images, ["cats", *labels[1:]])
+    description = DataDescription(format=form, path=str(tmp_path / path))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"'cats' is no class of task grey; did you mean 'cat'"):
+        load(description, GREY)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_of_another_size_is_refused_or_scaled_when_asked(form: str, tmp_path: Path) -> None:
+    images, labels = samples(GREY)
+    description = DataDescription(format=form, path=str(tmp_path / write(form, tmp_path, images, labels)))  # type: ignore[arg-type]
+    larger = Task("larger", NAMES, (1, 8, 12), nothing)
+    with pytest.raises(DataError, match="larger needs"):
+        load(description, larger)
+    if form != "npz":
+        scaled = load(description.model_copy(update={"resize": True}), larger)
+        assert scaled.private.images.shape == (5, 1, 8, 12)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    write("folders", tmp_path, *samples(GREY))
+    damaged = tmp_path / "all" / "dog" / "2.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"dog/2\.png: the image can't be decoded"):
+        load(DataDescription(format="folders", path=str(tmp_path / "all")), GREY)
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "table.csv"), ("parquet", "0.parquet"), ("npz", "all.npz")])
+def test_a_missing_column_is_told_with_those_that_are_there(form: str, name: str, tmp_path: Path) -> None:
+    write(form, tmp_path, *samples(GREY))
+    description = DataDescription(format=form, path=str(tmp_path / name), label="kind")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"no (column|array) 'kind'; there are: image, label"):
+        load(description, GREY)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz"])
+def test_a_file_of_another_form_is_refused(form: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\x89\xff\x00 not a table" * 10)
+    with pytest.raises(DataError, match="can't be read as"):
+        load(DataDescription(format=form, path=str(tmp_path / "file")), GREY)  # type: ignore[arg-type]
+
+
+def test_nothing_there_and_nothing_in_it_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        load(DataDescription(format="folders", path=str(tmp_path / "none")), GREY)
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="no sample here"):
+        load(DataDescription(format="folders", path=str(tmp_path / "empty")), GREY)
+
+
+def test_a_wrong_key_of_the_description_is_told_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text('format = "npz"\npath = "x"\nimgae = "y"\n')
+    with pytest.raises(ConfigError, match=r"imgae.*did you mean 'image'"):
+        read_description(tmp_path / "data.toml")

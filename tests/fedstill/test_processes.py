@@ -1,0 +1,89 @@
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedstill.errors import ConfigError
+from fedstill.processes import Program, Supervisor, holder, script, sole
+
+PATIENCE = 60
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def supervised(folder: Path, *programs: Program) -> Iterator[None]:
+    stop = threading.Event()
+    supervisor = Supervisor(programs, folder, folder / "logs", folder / "run")
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def pid(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def test_a_killed_program_is_started_again_and_what_it_started_ends_with_it(tmp_path: Path) -> None:
+    helper = tmp_path / "helper"
+    program = Program("sleeper", ["sh", "-c", f"sleep 1000 & echo $! > {helper}; wait"], pause=0.1)
+    with supervised(tmp_path, program):
+        record = tmp_path / "run" / "sleeper.pid"
+        eventually(lambda: pid(record) != 0 and pid(helper) != 0)
+        first, first_helper = pid(record), pid(helper)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: pid(record) not in (0, first) and pid(helper) not in (0, first_helper))
+        eventually(lambda: not alive(first_helper))
+        second, second_helper = pid(record), pid(helper)
+        assert alive(second)
+    assert not alive(second)
+    assert not alive(second_helper)
+    assert not record.exists()
+
+
+def test_a_program_that_ends_waits_before_it_starts_again_and_its_words_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "short.log"
+    with supervised(tmp_path, Program("short", ["sh", "-c", "echo $WORD"], pause=0.05, env={"WORD": "once more"})):
+        eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 3)
+
+
+def test_a_lock_names_its_holder_and_lets_nobody_else_in(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "it.lock"
+    assert holder(path) is None
+    with sole(path, "it"):
+        assert holder(path) == os.getpid()
+        with pytest.raises(ConfigError, match="it is running already"), sole(path, "it"):
+            pass
+        assert holder(path) == os.getpid()
+    assert holder(path) is None
+
+
+def test_a_command_that_is_not_installed_is_told() -> None:
+    with pytest.raises(ConfigError, match="no such command"):
+        script("no-such-command-of-fedstill")

@@ -1,0 +1,99 @@
+import ssl
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from cryptography import x509
+from typer.testing import CliRunner
+
+from fedstill.errors import ConfigError
+from fedstill.invitation import Invitation
+from server.commands import register
+from server.deployment.bundle import write_bundle
+from server.deployment.certificates import fingerprint
+from server.deployment.commands import seconds_of
+from server.deployment.home import ServerHome
+from server.deployment.programs import programs
+
+
+def fedstill(*arguments: str) -> str:
+    app = typer.Typer()
+    register(app)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    fedstill("server", "init", "--host", "fl.example.org", "--home", str(tmp_path / "server"))
+    return tmp_path / "server"
+
+
+def test_a_new_server_keeps_its_private_files_to_itself(home: Path) -> None:
+    for name in ("ca.key", "server.key", "superexec.secret"):
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    config = ServerHome(home).config()
+    assert (config.superlink, config.control, config.listen) == ("fl.example.org:8000", "127.0.0.1:8000", "127.0.0.1")
+
+
+def test_its_certificate_holds_for_its_name_and_for_this_machine(home: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home / "server.crt", home / "server.key")
+    server, authority = x509.load_pem_x509_certificates((home / "server.crt").read_bytes())
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["fl.example.org", "localhost"]
+    assert [str(found) for found in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+
+
+def test_a_server_is_not_made_over_another_one(home: Path) -> None:
+    with pytest.raises(ConfigError, match="something is here already"):
+        fedstill("server", "init", "--host", "fl.example.org", "--home", str(home))
+
+
+@pytest.mark.parametrize("host", ["", "https://fl.example.org", "fl.example.org/x", "a b", "-x"])
+def test_a_host_is_a_name_and_no_url(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a name or an address"):
+        fedstill("server", "init", f"--host={host}", "--home", str(tmp_path / "server"))
+
+
+def test_a_token_names_the_server_and_its_authority(home: Path) -> None:
+    found = Invitation.decode(fedstill("server", "token", "--class", "pi4", "--home", str(home)))
+    assert found.address == "fl.example.org:8001"
+    assert found.authority == fingerprint((home / "ca.crt").read_bytes())
+
+
+def test_without_a_server_the_commands_say_how_to_make_one(tmp_path: Path) -> None:
+    for command in (["start"], ["token", "--class", "pi4"], ["status"], ["run", "digits"], ["revoke", "0"]):
+        with pytest.raises(ConfigError, match="fedstill server init"):
+            fedstill("server", *command, "--home", str(tmp_path / "none"))
+
+
+def test_the_superlink_asks_for_keys_and_starts_no_server_app_itself(home: Path) -> None:
+    superlink, superexec, _ = programs(ServerHome(home))
+    assert "--enable-supernode-auth" in superlink.command
+    assert "--insecure" not in [*superlink.command, *superexec.command]
+    assert superlink.command[superlink.command.index("--isolation") + 1] == "process"
+    assert superlink.command[superlink.command.index("--host") + 1] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("1h", 3600), ("1.5h", 5400), ("7d", 604800)])
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1 week", "1s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no duration"):
+        seconds_of(text)
+
+
+def test_the_app_that_a_run_sends_holds_no_code(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    assert [path.name for path in folder.rglob("*")] == ["pyproject.toml"]
+    app = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}

@@ -1,0 +1,156 @@
+"""Enrolment over real TLS, both halves; the SuperLink alone is played by a list."""
+
+import json
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from client.enrol import enrol
+from client.home import Home
+from fedstill.errors import ConfigError
+from fedstill.invitation import Invitation
+from server.deployment.certificates import fingerprint, make_certificates
+from server.deployment.home import ServerHome
+from server.enrolment.registry import Registry
+from server.enrolment.service import Enrolment, Server
+
+
+class Nodes:
+    """Notes who is registered; refuses while it is told to."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.down = False
+
+    def register(self, public_key: bytes, name: str) -> int:
+        if self.down:
+            raise ConfigError("no answer from the SuperLink")
+        assert public_key.startswith(b"ecdsa-sha2-nistp384 ")
+        self.names.append(name)
+        return 100 + len(self.names)
+
+
+class Service:
+    """A running enrolment service."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        make_certificates(folder, ("127.0.0.1",))
+        self.nodes = Nodes()
+        self.registry = Registry(folder / "fleet.db")
+        enrolment = Enrolment(self.registry, self.nodes, "fl.example.org:8000")
+        self.server = Server(ServerHome(folder), enrolment, ("127.0.0.1", 0))
+        self.port: int = self.server.server_address[1]
+        self.authority = fingerprint((folder / "ca.crt").read_bytes())
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def token(self, authority: str = "", port: int = 0, seconds: float = 60) -> str:
+        secret = self.registry.invite("pi4", seconds)
+        return Invitation(f"127.0.0.1:{port or self.port}", authority or self.authority, secret).encode()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    found = Service(tmp_path / "server")
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def test_a_device_enrols_with_a_key_that_stays_with_it(service: Service, tmp_path: Path) -> None:
+    home = Home(tmp_path / "device")
+    config = enrol(home, service.token(), port=9200)
+    assert (config.number, config.device_class, config.superlink) == (0, "pi4", "fl.example.org:8000")
+    assert home.config() == config
+    assert fingerprint(home.authority.read_bytes()) == service.authority
+    assert stat.S_IMODE(home.key.stat().st_mode) == 0o600
+    assert service.nodes.names == ["device-0"]
+    assert service.registry.fleet() == {0: "pi4"}
+    with pytest.raises(ConfigError, match="enrolled here already"):
+        enrol(home, service.token())
+
+
+def test_a_device_tells_nothing_to_a_server_of_another_authority(service: Service, tmp_path: Path) -> None:
+    token = service.token(authority="ab" * 32)
+    with pytest.raises(ConfigError, match="is not the server of this token"):
+        enrol(Home(tmp_path / "device"), token)
+    assert service.registry.members() == []
+
+
+def test_a_token_that_is_expired_or_used_is_refused(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="refused: this token is expired"):
+        enrol(Home(tmp_path / "late"), service.token(seconds=-1))
+    token = service.token()
+    enrol(Home(tmp_path / "first"), token)
+    with pytest.raises(ConfigError, match="refused: this token is used already"):
+        enrol(Home(tmp_path / "second"), token)
+    assert len(service.registry.members()) == 1
+
+
+def test_a_device_may_try_again_when_the_superlink_was_away(service: Service, tmp_path: Path) -> None:
+    home, token = Home(tmp_path / "device"), service.token()
+    service.nodes.down = True
+    with pytest.raises(ConfigError, match="no answer from the SuperLink"):
+        enrol(home, token)
+    assert service.registry.fleet() == {}
+    service.nodes.down = False
+    assert enrol(home, token).number == 0
+    assert service.registry.fleet() == {0: "pi4"}
+
+
+def test_nobody_there_is_told(service: Service, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(ConfigError, match="can't be reached"):
+        enrol(Home(tmp_path / "device"), service.token(port=port))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"token": 1, "public_key": ""}',
+        json.dumps({"token": "x" * 300, "public_key": ""}).encode(),
+    ],
+)
+def test_what_is_no_request_is_refused(body: bytes, service: Service) -> None:
+    assert post(service, body) == (400, {"error": "not a request for enrolment"})
+
+
+def test_a_request_that_is_too_large_is_not_read(service: Service, tmp_path: Path) -> None:
+    with suppress(OSError, HTTPException):  # the connection ends while the request is still on its way
+        assert post(service, b" " * 1_000_000)[0] == 400
+    assert enrol(Home(tmp_path / "device"), service.token()).number == 0
+
+
+@pytest.mark.parametrize("key", ["", "ssh-rsa AAAA", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG", "x\0y"])
+def test_a_key_of_another_kind_does_not_use_up_the_token(key: str, service: Service, tmp_path: Path) -> None:
+    token = service.token()
+    status, said = post(service, json.dumps({"token": Invitation.decode(token).secret, "public_key": key}).encode())
+    assert status == 403
+    assert "public key" in said["error"]
+    assert enrol(Home(tmp_path / "device"), token).number == 0
+
+
+def post(service: Service, body: bytes) -> tuple[int, dict[str, str]]:
+    context = ssl.create_default_context(cadata=service.server.authority.decode())
+    with closing(HTTPSConnection("127.0.0.1", service.port, timeout=60, context=context)) as connection:
+        connection.request("POST", "/v1/enroll", body)
+        response = connection.getresponse()
+        said: dict[str, str] = json.loads(response.read())
+        return response.status, said
+
+
+def test_a_connection_that_says_nothing_holds_up_nobody(service: Service, tmp_path: Path) -> None:
+    with socket.create_connection(("127.0.0.1", service.port)), socket.create_connection(("127.0.0.1", service.port)):
+        assert enrol(Home(tmp_path / "device"), service.token()).number == 0
