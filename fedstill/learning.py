@@ -4,11 +4,9 @@ Everything here runs on one thread and takes its randomness from an explicit gen
 same weights in any process.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -71,14 +69,9 @@ def build(architecture: Callable[[Task], nn.Module], task: Task, seed: int) -> n
 
 def restored(architecture: Callable[[Task], nn.Module], task: Task, state: State) -> nn.Module:
     """Build the model of an architecture that has the state `state`."""
-    model = copy.deepcopy(_template(architecture, task))
+    model = build(architecture, task, seed=0)  # its initial weights are all replaced
     model.load_state_dict(state)
     return model
-
-
-@lru_cache(maxsize=32)
-def _template(architecture: Callable[[Task], nn.Module], task: Task) -> nn.Module:
-    return build(architecture, task, seed=0)  # its initial weights are all replaced
 
 
 def state_of(model: nn.Module) -> State:

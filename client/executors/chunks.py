@@ -2,7 +2,6 @@
 
 import copy
 import time
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from fedstill.models import architecture
 from fedstill.tasks import Task
 
 CHUNKS = {"cpu": (1, 10, 50), "cuda": (10, 50, 200)}  # large ones leave a core's cache, and fill a GPU
+_measured: dict[tuple[str, str, int, str, str], int] = {}
 BLOCKS = 4  # of predicted samples beside two steps: devices predict more than they learn
 
 
-@lru_cache(maxsize=64)
 def best_chunk(student: str, task: Task, batch: int, device: str) -> int:
-    """Return the chunk size with the least time per student, of a few; takes about a second.
+    """Return the chunk size with the least time per student, of a few; takes about a second, once in a process.
 
     Args:
         student: the architecture.
@@ -28,7 +27,10 @@ def best_chunk(student: str, task: Task, batch: int, device: str) -> int:
         batch: samples in a step.
         device: torch device.
     """
-    return min(CHUNKS[device], key=lambda size: seconds(student, task, batch, device, size))
+    key = (student, task.name, batch, device, torch.get_float32_matmul_precision())
+    if key not in _measured:
+        _measured[key] = min(CHUNKS[device], key=lambda size: seconds(student, task, batch, device, size))
+    return _measured[key]
 
 
 def seconds(student: str, task: Task, batch: int, device: str, size: int) -> float:
