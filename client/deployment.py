@@ -10,16 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client.data import read_description
-from client.enrol import enrol
-from client.home import DeviceConfig, Home, default_home
-from client.probe import look, propose, troubles
-from client.programs import programs
+from client.home import DeviceConfig, Home
+from client.updates.home import default_home
 from fedstill.errors import ConfigError
 from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
 
 Folder = Annotated[
-    Path | None, typer.Option("--home", help="The device's folder [default: FEDSTILL_CLIENT or the user's own].")
+    Path | None, typer.Option("--home", help="The device's folder [default: FEDSTILL_HOME or the user's own].")
 ]
 STOP_SECONDS = 60.0
 NOT_ISOLATED = (
@@ -44,6 +41,10 @@ def enroll(
     port: Annotated[int, typer.Option(help="Loopback port of Flower's processes, one per device.")] = 9094,
 ) -> None:
     """Become a device of a server: make a key, and let the server register it."""
+    # Imported here, as in the other commands: whoever only predicts is to have none of it in memory.
+    from client.data import read_description
+    from client.enrol import enrol
+
     if data is not None:
         read_description(data)
     if proxy is not None and not proxy.is_file():
@@ -59,6 +60,8 @@ def enroll(
 
 def start(home: Folder = None) -> None:
     """Run the agent and Flower's SuperNode until Ctrl-C; what ends is started again."""
+    from client.programs import programs
+
     own = _home(home)
     wanted = programs(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -90,6 +93,8 @@ def stop(home: Folder = None) -> None:
 
 def doctor(home: Folder = None) -> None:
     """Say what this machine is, which device class fits it and why, and what stands in the way: exit code 1 then."""
+    from client.probe import look, propose, troubles
+
     machine = look()
     packages = ", ".join(f"{name} {found}" for name, found in machine.packages.items())
     _say(f"machine: {machine.model}, {machine.architecture}, {machine.cores} cores, {machine.memory_mb} MB")
@@ -113,6 +118,8 @@ def doctor(home: Folder = None) -> None:
 
 def _missing(home: Home, config: DeviceConfig) -> list[str]:
     """Return what an enrolled device lacks."""
+    from client.data import read_description
+
     found = []
     for name in ("data", "proxy"):
         path = getattr(config, name)

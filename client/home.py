@@ -105,10 +105,3 @@ class Home:
         if not self.config_path.is_file():
             raise ConfigError(f"{self.folder}: no device here; `fedstill client enroll` makes one")
         return parse(DeviceConfig, read_toml(self.config_path), str(self.config_path))
-
-
-def default_home() -> Path:
-    """Return where a device lies unless told: `FEDSTILL_CLIENT`, or `fedstill/client` in the user's data folder."""
-    own = os.environ.get("FEDSTILL_CLIENT")
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(own) if own else Path(data) / "fedstill" / "client"

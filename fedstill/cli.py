@@ -20,6 +20,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 GROUP = "fedstill.commands"
+RESUMABLE = (["simulate"], ["compare"])
 
 app = typer.Typer(
     name="fedstill",
@@ -39,7 +40,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """End at once on Ctrl-C: workers end with this process, and everything finished is on disk."""
     console = Console(stderr=True, soft_wrap=True)
     console.show_cursor(True)
-    console.print("fedstill: stopped; continue with --resume --out <the run folder>", markup=False)
+    hint = "; continue with --resume --out <the run folder>" if sys.argv[1:2] in RESUMABLE else ""
+    console.print(f"fedstill: stopped{hint}", markup=False)
     sys.stdout.flush()
     os._exit(130)
 
