@@ -49,7 +49,7 @@ class Proposal:
 
 
 def look(root: Path = Path("/")) -> Machine:
-    """Return what the machine whose /proc and /sys lie below `root` tells about itself."""
+    """Return what the machine whose /proc lies below `root` tells about itself."""
     info = _text(root / "proc" / "cpuinfo")
     memory = next(
         (line.split()[1] for line in _text(root / "proc" / "meminfo").splitlines() if "MemTotal" in line), "0"

@@ -4,7 +4,6 @@ The server holds its labelled samples, the proxy set and the test set of the sce
 what the devices have: they are split off, as in a simulation, and not used.
 """
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from fedstill.files import write_json
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
+from server.deployment.runs import read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
 from server.release.student import INT8_FILE, Released
@@ -29,7 +29,7 @@ from simulations.progress import RunProgress
 from simulations.release import release_students
 from simulations.run_folder import CONFIG, SUMMARY, Claim, check_new, commit, write_config
 from simulations.scenario import Scenario, dump, load_scenario, raw_scenario, resolved
-from simulations.setup import Setup, setup_from
+from simulations.setup import Setup
 from simulations.shelf import Shelf, open_shelf, split
 from simulations.validate import validate
 
@@ -83,7 +83,7 @@ def run_config(out: Path) -> dict[str, str]:
     """Return what the run configuration tells server and devices of the run in `out`."""
     scenario = load_scenario(str(out / CONFIG))
     plan = device_plan(scenario, open_shelf(out / "assets", scenario))
-    return {"job": JOB, "plan": plan.model_dump_json(exclude_none=True), "scenario": str(out / CONFIG), "out": str(out)}
+    return {"job": JOB, "plan": plan.model_dump_json(exclude_none=True), "out": str(out)}
 
 
 def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
@@ -107,15 +107,16 @@ def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
 
 def run(grid: Grid, context: Context) -> None:
     """Run a prepared scenario with the devices of a grid, from its last finished round."""
-    setup = setup_from(context.run_config, context.run_id)
-    owners = {int(device): int(node) for device, node in json.loads(str(context.run_config["owners"])).items()}
+    out = Path(str(context.run_config["out"]))
+    record = read_record(out)
+    setup = Setup(load_scenario(str(out / CONFIG)), out, workers=1, engine="deployed", keys=record.keys)
     use_one_thread()
     console = Console(file=sys.stdout)
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         started = time.monotonic()
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
-        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, owners)
+        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners)
         released = release_students(setup, shelf, federation.knowledge.students, progress)
         summary = {
             **_summary(setup, federation, shelf, released),
@@ -137,7 +138,7 @@ def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mappi
         "scenario": setup.scenario.name,
         "seed": plan.seed,
         "rounds": plan.rounds,
-        "engine": "deployed",
+        "engine": setup.engine,
         "commit": commit(),
         "teacher": teacher,
         "wire": {

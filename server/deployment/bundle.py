@@ -10,8 +10,8 @@ import tomli_w
 
 from fedstill.files import write_atomic
 
-KEYS = ("job", "host", "run", "plan", "scenario", "out", "keys", "owners")
-"""What a run configuration of ours holds, all strings."""
+KEYS = ("job", "host", "run", "plan", "out")
+"""What a run configuration of ours holds, all strings. Every device gets it."""
 
 
 def write_bundle(folder: Path) -> Path:

@@ -29,6 +29,43 @@ STATUS_EVERY = 30.0
 
 
 @dataclass(frozen=True)
+class Record:
+    """What the server alone knows of a run: a run configuration is everybody's.
+
+    Attributes:
+        run: the name by which devices know it.
+        keys: folder of the keys that sign releases.
+        owners: node id of each device.
+    """
+
+    run: str
+    keys: Path
+    owners: Mapping[int, int]
+
+    def content(self) -> dict[str, object]:
+        """Return it as JSON can hold it; node ids have 64 bits."""
+        owners = {str(device): str(node) for device, node in self.owners.items()}
+        return {"run": self.run, "keys": str(self.keys), "owners": owners}
+
+
+def read_record(out: Path) -> Record:
+    """Read the record in a run folder.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    try:
+        raw = json.loads((out / RECORD).read_text())
+        owners = {int(device): int(node) for device, node in raw["owners"].items()}
+        found = Record(str(raw["run"]), Path(raw["keys"]), owners)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{out}: no run of this server here") from error
+    if re.fullmatch(RUN_NAME, found.run) is None:
+        raise RunFolderError(f"{out / RECORD}: no proper name of a run")
+    return found
+
+
+@dataclass(frozen=True)
 class Runs:
     """The runs of a server.
 
@@ -47,7 +84,7 @@ class Runs:
             FedstillError: the scenario, its data or the folder can't be used.
         """
         load_object(PREPARE)(scenario, changes, out, fleet, self.keys)
-        write_json(out / RECORD, {"run": f"run-{secrets.token_hex(8)}"})
+        write_json(out / RECORD, Record(f"run-{secrets.token_hex(8)}", self.keys, {}).content())
 
     def start(self, out: Path, owners: Mapping[int, int]) -> int:
         """Start what is missing of the run in a folder, and return its number at Flower.
@@ -62,14 +99,9 @@ class Runs:
             RunFolderError: there is no run in the folder.
             ConfigError: the SuperLink refuses or can't be reached.
         """
-        try:
-            name = json.loads((out / RECORD).read_text())["run"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{out}: no run of this server here") from error
-        if not isinstance(name, str) or re.fullmatch(RUN_NAME, name) is None:
-            raise RunFolderError(f"{out / RECORD}: no proper name of a run")
-        config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": name, "keys": str(self.keys)}
-        config["owners"] = json.dumps({str(device): str(node) for device, node in owners.items()})
+        record = read_record(out)
+        write_json(out / RECORD, Record(record.run, self.keys, owners).content())
+        config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": record.run}
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)
 
     def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> None:
