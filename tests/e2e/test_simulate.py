@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,3 +330,49 @@ def test_a_folder_in_use_is_left_alone(reference: Path, small_options: list[str]
     assert "already in use" in result.stderr
     assert "--resume" in result.stderr
     assert outcome(reference) == before
+
+
+def test_a_released_student_reaches_a_device_and_is_taken_back_from_it(reference: Path, tmp_path: Path) -> None:
+    own, keys = tmp_path / "release", default_folder()
+    shutil.copytree(reference / "students" / "pi5", own)
+    store, state, home = tmp_path / "store", tmp_path / "state", tmp_path / "home"
+
+    def fedstill(*arguments: str | Path, code: int = 0) -> str:
+        command = [COMMAND[0], *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    fedstill("release", "publish", own, store)
+    command = [COMMAND[0], "server", "deliver", str(store), "--insecure", "--address", "127.0.0.1:0"]
+    with subprocess.Popen([*command, "--state", str(state)], stderr=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stderr is not None
+            entries = (json.loads(line) for line in service.stderr)
+            port = next(entry["port"] for entry in entries if entry["message"] == "serving")
+            update = (
+                "client",
+                "update",
+                "--server",
+                f"127.0.0.1:{port}",
+                "--insecure",
+                "--class",
+                "pi5",
+                "--home",
+                home,
+            )
+            fedstill("client", "trust", keys / "root.json", "--home", home)
+            first = json.loads((own / MANIFEST).read_text())["version"]
+            assert f"version {first} runs" in fedstill(*update)
+            fedstill("release", "sign", own)
+            fedstill("release", "publish", own, store)
+            second = json.loads((own / MANIFEST).read_text())["version"]
+            deadline = time.monotonic() + 120
+            while f"version {second} runs" not in fedstill(*update):
+                assert time.monotonic() < deadline, "the service never read the store again"
+            fedstill("server", "rollout", "pi5", "--withdraw", "--version", second, "--state", state)
+            assert f"version {second} is withdrawn" in fedstill(*update, code=1)
+            assert f"running          version {first} " in fedstill("client", "status", "--home", home)
+            assert f" {second} " in fedstill("server", "telemetry", "pi5", "--state", state)
+        finally:
+            service.terminate()
