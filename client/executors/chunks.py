@@ -1,6 +1,7 @@
 """How many students of an architecture to compute at once: what a short measurement finds fastest."""
 
 import copy
+import logging
 import time
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from fedstill.cohorts import Cohort
+from fedstill.failures import told
 from fedstill.fit import Fit
 from fedstill.learning import Lesson, block, build, logits, teach
 from fedstill.models import architecture
 from fedstill.tasks import Task
 
+log = logging.getLogger("fedstill")
 CHUNKS = {"cpu": (1, 10, 50), "cuda": (10, 50, 200)}  # large ones leave a core's cache, and fill a GPU
 _measured: dict[tuple[str, str, int, str, str], int] = {}
 BLOCKS = 4  # of predicted samples beside two steps: devices predict more than they learn
@@ -29,8 +32,16 @@ def best_chunk(student: str, task: Task, batch: int, device: str) -> int:
     """
     key = (student, task.name, batch, device, torch.get_float32_matmul_precision())
     if key not in _measured:
-        _measured[key] = min(CHUNKS[device], key=lambda size: seconds(student, task, batch, device, size))
+        _measured[key] = min(CHUNKS[device], key=lambda size: _seconds_or_never(student, task, batch, device, size))
     return _measured[key]
+
+
+def _seconds_or_never(student: str, task: Task, batch: int, device: str, size: int) -> float:
+    try:
+        return seconds(student, task, batch, device, size)
+    except Exception as error:  # whatever an architecture does that students can't do together
+        log.warning("%s can't be computed %d at once: %s", student, size, told(error))
+        return float("inf")
 
 
 def seconds(student: str, task: Task, batch: int, device: str, size: int) -> float:

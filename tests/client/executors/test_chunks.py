@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from client.executors import Cohorts, CohortSettings
@@ -22,6 +24,21 @@ def test_a_measurement_finds_one_of_the_candidates(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("client.executors.chunks.CHUNKS", {"cpu": (1, 2)})
     assert best_chunk("tiny-separable-s", DIGITS, 16, "cpu") in (1, 2)
     assert CHUNKS["cpu"][0] == 1
+
+
+def test_a_student_that_can_only_be_computed_alone_is(tmp_path: Path) -> None:
+    code = """
+from torch import nn
+
+class Alone(nn.Sequential):
+    def forward(self, images):
+        return super().forward(images if images.sum() > 0 else -images)
+
+def student(task):
+    return Alone(nn.Flatten(), nn.Linear(64, task.classes))
+"""
+    (tmp_path / "own.py").write_text(code)
+    assert best_chunk(f"{tmp_path}/own.py:student", DIGITS, 16, "cpu") == 1
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
