@@ -95,6 +95,11 @@ def test_a_student_that_holds_all_checks_is_not_refused(released: tuple[Released
     assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE, *C_FORMATS}
 
 
+def test_the_quantized_file_is_about_a_quarter_of_the_weights(released: tuple[Released, Path]) -> None:
+    facts, _ = released
+    assert facts.onnx_bytes <= 0.26 * 4 * facts.parameters + 32 * 1024
+
+
 def test_a_microcontrollers_student_comes_as_c_that_takes_what_its_activations_take(
     released: tuple[Released, Path],
 ) -> None:
