@@ -1,7 +1,6 @@
-"""C11 sources of a quantized student: tables and calls, beside the kernels of `kernels/` that it needs."""
+"""C11 sources of a quantized student: tables and calls, beside the kernels that it needs."""
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from string import Template
@@ -14,6 +13,7 @@ from fedstill.release.manifest import Normalization
 from fedstill.release.model import normalized
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images
+from server.release.c_code.kernels import KERNELS
 from server.release.c_code.layers import Layer, Network, read
 
 HEADER, SOURCE, SELF_TEST = "student.h", "student.c", "student_selftest.c"
@@ -158,7 +158,7 @@ def _source(network: Network, arena: int, how: Normalization, label_names: Seque
         [
             f'#include "{HEADER}"\n',
             *(text for name, text in _TYPES.items() if name in needed),
-            *(_kernel(name) for name in ("common", *kinds)),
+            *(KERNELS[name] for name in ("common", *kinds)),
             f"const char *const student_labels[STUDENT_CLASSES] = {{{labels}}};\n",
             _input_table(network, how),
             *tables,
@@ -166,10 +166,6 @@ def _source(network: Network, arena: int, how: Normalization, label_names: Seque
             _predict(network, arena),
         ]
     )
-
-
-def _kernel(name: str) -> str:
-    return (files("server.release.c_code") / "kernels" / f"{name}.c").read_text(encoding="utf-8")
 
 
 def _escaped(text: str) -> str:
