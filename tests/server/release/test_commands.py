@@ -252,6 +252,10 @@ def test_a_store_of_somebody_else_is_left_alone(url: str, tmp_path: Path, keys: 
         publish(make(tmp_path / "b", keys), url, keys)
     with pytest.raises(ReleaseError, match="does not name"):
         renew(url, keys, days=1)
+    before = files(url)
+    with pytest.raises(ReleaseError, match="its root version 1 is another one"):
+        publish(make(tmp_path / "c", keys, "mcu"), url, keys)
+    assert files(url) == before
 
 
 def test_after_a_rotation_the_release_signed_again_is_published(
