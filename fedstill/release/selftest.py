@@ -6,6 +6,7 @@ Cortex-A53, A72 and A76). Otherwise logits may differ by `TOLERANCE` of the larg
 
 import base64
 import json
+import math
 import os
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def ask(model: Path, images: Images, how: Normalization, timeout: float) -> Answ
         "images": base64.b64encode(np.ascontiguousarray(images).tobytes()).decode(),
         "shape": images.shape,
         "normalization": how.model_dump(),
+        "seconds": math.ceil(timeout) + 10,
     }
     # The child finds the code that runs here, wherever it was imported from.
     paths = [str(Path(fedstill.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
