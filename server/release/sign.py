@@ -19,7 +19,7 @@ TIMESTAMP_DAYS = 180  # how long it counts as the newest without being renewed
 def sign_folder(folder: Path, description: Description, parent: Parent, keys: Keys) -> Manifest:
     """Make a release of the models in `folder`: write manifest and metadata, `timestamp.json` last.
 
-    Nothing is written before all is signed: where a key is missing, a release that was to be signed again stays as it is.
+    Nothing is written before all is signed: where a key is missing, a release that is signed again stays as it was.
 
     Args:
         folder: holds the models that the description lists.
