@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from tuf.api.metadata import MetaFile, Timestamp
 
 from fedstill.errors import ConfigError, ReleaseError
+from fedstill.files import write_atomic
 from fedstill.release.trust import Trust
 from fedstill.release.verify import SNAPSHOT, TARGETS, TIMESTAMP, Signed, verify_folder, verify_metadata
 from server.release.keys import ROOTS, Keys
@@ -77,8 +79,11 @@ class Store:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file under a temporary name, and rename it."""
+        """Write a file under a temporary name, and rename it; on a local disk it outlasts a power failure then."""
         with self._errors():
+            if isinstance(self._system, LocalFileSystem):
+                write_atomic(Path(self._path(name)), content)
+                return
             folder, _, last = self._path(name).rpartition("/")
             temporary = f"{folder}/.{last}.part"
             self._system.makedirs(folder, exist_ok=True)
