@@ -81,6 +81,7 @@ def update(
     read_trust(place)
     with Access(server, ca, certificate, key, insecure).channel() as channel:
         updater = Updater(place, Server(channel, server), device_class)
+        looked = False
         while True:
             try:
                 result = updater.check()
@@ -89,10 +90,12 @@ def update(
             except ReleaseError as error:
                 typer.echo(f"fedstill: refused: {error}", err=True)
                 bad = True
-            except UpdateError as error:
-                if seconds is None:
+            except (ConfigError, UpdateError) as error:
+                # What is set up wrongly shows at the first look; later ones may meet another updater for a moment.
+                if seconds is None or (not looked and isinstance(error, ConfigError)):
                     raise
                 typer.echo(f"fedstill: {error}", err=True)
+            looked = True
             if seconds is None:
                 raise typer.Exit(int(bad))
             threading.Event().wait(seconds)
