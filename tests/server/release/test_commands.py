@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.manifest import FLOAT_FILE, INT8_FILE, MANIFEST
 from fedstill.release.verify import METADATA, TIMESTAMP, Signed, verify_folder, verify_metadata
+from server.delivery.catalogue import Catalogue, load
 from server.release import store as store_module
 from server.release.commands import register
 from server.release.keys import Keys, open_keys
@@ -194,6 +195,8 @@ def test_the_timestamp_is_the_last_file_so_that_an_interrupted_publication_shows
         with pytest.raises(KeyboardInterrupt):
             publish(second, url, keys)
         assert files(url)["pi5/timestamp.json"] == (first / TIMESTAMP).read_bytes()
+        offered = load(store_module.Store(url), Catalogue(), lambda name: ()).offers
+        assert [list(versions) for versions in offered.values()] == [[1]]
     monkeypatch.setattr(store_module.Store, "write", whole)
     assert publish(second, url, keys).version == 2
 
