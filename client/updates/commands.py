@@ -49,11 +49,12 @@ def trust(
         raise ConfigError(f"{root_file}: {error.strerror}") from error
     except ReleaseError as error:
         raise ConfigError(str(error)) from error
-    place.make(device_id)
+    place.make()
     path = place.folder / ROOT
     with place.updating():
         if path.exists() and path.read_bytes() != content:
             raise ConfigError(f"{place.folder}: trusts another root; one folder (--home) for each installation")
+        place.make(device_id)
         write_atomic(path, content)
     typer.echo(f"trusted: root version {found.version}, SHA-256 {hashlib.sha256(content).hexdigest()}")
 

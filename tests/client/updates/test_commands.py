@@ -253,9 +253,10 @@ def test_wrong_use_is_one_line(keys: Keys, tmp_path: Path) -> None:
     assert "letters, digits" in str(run("trust", keys.folder / "root.json", "--home", home, "--id", "../x").exception)
     run("trust", keys.folder / "root.json", "--home", home, "--id", "kitchen-1")
     assert "device           kitchen-1," in run("status", "--home", home).output
-    other = run("trust", open_keys(tmp_path / "keys").folder / "root.json", "--home", home)
+    other = run("trust", open_keys(tmp_path / "keys").folder / "root.json", "--home", home, "--id", "cellar-1")
     assert "trusts another root" in str(other.exception)
     assert (home / "root.json").read_bytes() == keys.trust.content
+    assert "device           kitchen-1," in run("status", "--home", home).output
 
 
 def test_nothing_of_it_imports_torch_and_the_supervisor_not_even_numpy() -> None:
