@@ -130,7 +130,10 @@ class Predictor:
                     raise PredictionError(
                         f"{self._path}: nobody answers ({error}); is `fedstill client predict` at work?"
                     ) from error
-        content: dict[str, Any] = json.loads(answer)
+        try:
+            content: dict[str, Any] = json.loads(answer)
+        except ValueError as error:  # HTTP's own refusals are pages: a query that is too long, for one
+            raise PredictionError(f"{self._path}: the request is refused: {answer[:200]!r}") from error
         if "error" in content:
             raise PredictionError(str(content["error"]))
         return content

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from client.predict import per_request
+from client.predict import BODY, per_request
 from client.predict.supervisor import Reply, Supervisor
 from fedstill.errors import ConfigError, FedstillError
 
@@ -50,13 +50,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _predict(self, query: dict[str, list[str]]) -> dict[str, Any]:
         supervisor = self.server.supervisor
-        size = math.prod(supervisor.shape)
+        # Unless the whole body is read: what is left of it would be taken for the next request.
+        kept, self.close_connection = self.close_connection, True
         length = int(self.headers.get("Content-Length", 0))
-        most = per_request(size)
-        if not 0 < length <= most * size or length % size:
-            self.close_connection = True
-            raise ValueError(f"{length} bytes; 1 to {most} images of {size} bytes are wanted: {supervisor.shape}")
+        try:
+            size = math.prod(supervisor.shape)
+            most = per_request(size)
+            if not 0 < length <= most * size or length % size:
+                reason = f"{length} bytes; 1 to {most} images of {size} bytes are wanted: {supervisor.shape}"
+                raise ValueError(reason)
+        except (FedstillError, ValueError):
+            self.rfile.read(min(max(length, 0), BODY))  # who is still sending would not hear the answer
+            raise
         body = self.rfile.read(length)
+        self.close_connection = kept
         images = [body[place : place + size] for place in range(0, length, size)]
         labels: list[str | None] = [*query.get("label", [])] or [None] * len(images)
         if len(labels) != len(images):
@@ -87,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a Unix socket turns away whoever finds its queue full, at once
 
     def __init__(self, address: Any, supervisor: Supervisor) -> None:
         self.supervisor = supervisor

@@ -170,10 +170,14 @@ class Supervisor:
                 self._report(serving, OUTCOME_RUNNING)
 
     def close(self) -> None:
-        """Report and end the student."""
+        """Report and end the student; a watch that ends with it has not failed."""
         with self._lock:
             if self._serving is not None:
                 self._report(self._serving, OUTCOME_RUNNING)
+                if self._serving.watched:
+                    version = self._serving.installed.version
+                    with contextlib.suppress(OSError):  # a full disk keeps the count as it is
+                        self._home.change(lambda state: state.stopped(version))
                 self._serving.student.close()
             self._serving = None
 

@@ -49,11 +49,12 @@ def trust(
         raise ConfigError(f"{root_file}: {error.strerror}") from error
     except ReleaseError as error:
         raise ConfigError(str(error)) from error
-    place.make(device_id)
+    place.make()
     path = place.folder / ROOT
     with place.updating():
         if path.exists() and path.read_bytes() != content:
             raise ConfigError(f"{place.folder}: trusts another root; one folder (--home) for each installation")
+        place.make(device_id)
         write_atomic(path, content)
     typer.echo(f"trusted: root version {found.version}, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
@@ -81,6 +82,7 @@ def update(
     read_trust(place)
     with Access(server, ca, certificate, key, insecure).channel() as channel:
         updater = Updater(place, Server(channel, server), device_class)
+        looked = False
         while True:
             try:
                 result = updater.check()
@@ -89,10 +91,12 @@ def update(
             except ReleaseError as error:
                 typer.echo(f"fedstill: refused: {error}", err=True)
                 bad = True
-            except UpdateError as error:
-                if seconds is None:
+            except (ConfigError, UpdateError) as error:
+                # What is set up wrongly shows at the first look; later ones may meet another updater for a moment.
+                if seconds is None or (not looked and isinstance(error, ConfigError)):
                     raise
                 typer.echo(f"fedstill: {error}", err=True)
+            looked = True
             if seconds is None:
                 raise typer.Exit(int(bad))
             threading.Event().wait(seconds)

@@ -6,11 +6,12 @@ goes on where it was: `.<name>.part` holds the first bytes of a file and nothing
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
-from client.updates.delivery import Server
+from client.updates.delivery import ANSWER, SLOWEST, Server
 from fedstill.errors import UpdateError
 from fedstill.files import flush, write_atomic
 from fedstill.release.verify import METADATA, TARGETS, Signed, digest
@@ -104,6 +105,8 @@ def _bytes(part: Path, length: int, fetch: Callable[[int], Iterator[bytes]], ste
     with part.open("ab", buffering=0) as file:
         if file.tell() > length:
             file.truncate(0)
+        # Of all tries together: a server that sends byte by byte and breaks off must not hold the device for ever.
+        until = time.monotonic() + TRIES * ANSWER + (length - file.seek(0, os.SEEK_END)) / SLOWEST
         while (place := file.seek(0, os.SEEK_END)) < length:
             reason = f"{part.name}: the server ends it after {place} of {length} bytes"
             try:
@@ -114,7 +117,7 @@ def _bytes(part: Path, length: int, fetch: Callable[[int], Iterator[bytes]], ste
             except UpdateError as error:
                 reason = str(error)
             broken += 1
-            if broken >= TRIES and file.tell() < length:
+            if (broken >= TRIES or time.monotonic() > until) and file.tell() < length:
                 raise UpdateError(reason)
         os.fsync(file.fileno())
 

@@ -80,6 +80,10 @@ class State(Settings):
         """Return the state in which one more watch of this version has begun."""
         return self.model_copy(update={"starts": self.starts + 1}) if self.watches(version) else self
 
+    def stopped(self, version: int) -> "State":
+        """Return the state in which a watch of this version ended on purpose: that says nothing against it."""
+        return self.model_copy(update={"starts": max(self.starts - 1, 0)}) if self.watches(version) else self
+
     def committed(self, version: int, classes: Mapping[str, int]) -> "State":
         """Return the state in which a watched version is kept; unchanged if another one is watched.
 

@@ -21,6 +21,7 @@ from fedstill.files import write_atomic
 from protos.delivery_pb2 import Outcome, Telemetry
 
 QUEUE = 200  # reports; the oldest make room
+COUNTED = 2**48  # what no device comes to: a server that claims to know a later report is not believed
 DETAIL = 500  # characters, as the wire contract says
 THERMAL = Path("/sys/class/thermal")
 HWMON = Path("/sys/class/hwmon")
@@ -130,6 +131,10 @@ def _enqueue(home: Home, version: int, outcome: Outcome, detail: str, file: str,
         old.unlink(missing_ok=True)
 
 
+def _counted_on(home: Home, known: int) -> int:
+    return home.change(lambda state: state.model_copy(update={"sequence": max(state.sequence, known) + 1})).sequence
+
+
 def queued(home: Home) -> list[Path]:
     """Return the reports that were not sent, the oldest first."""
     return sorted(path for path in (home.folder / REPORTS).glob("[0-9]*"))
@@ -153,6 +158,10 @@ def flush(home: Home, send: Callable[[Telemetry], int | None]) -> int:
             path.unlink(missing_ok=True)
             continue
         accepted = send(report)
+        if accepted is not None and report.sequence < accepted < COUNTED:
+            # Of this device the server knows later ones, of before it lost its disk: it took this one for an old one.
+            report.sequence = _counted_on(home, accepted)
+            accepted = send(report)
         if accepted is None or accepted >= report.sequence:
             path.unlink(missing_ok=True)
             gone += 1

@@ -279,5 +279,5 @@ class Updater:
         """Send the queue; what can't be sent now goes with the next look."""
         try:
             flush(self.home, self.server.report)
-        except UpdateError:
+        except (UpdateError, OSError):  # a disk that can't be written: what was sent is sent again, and counts once
             return

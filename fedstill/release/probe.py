@@ -1,10 +1,12 @@
 """The child process of a self-test, `python -m fedstill.release.probe`: a model that crashes or hangs takes only this.
 
-Reads one JSON object from standard input (`model`: path, `images`: base64, `shape`, `normalization`) and writes one:
-`logits`, the runtime's version, and the peak memory of this process.
+Reads one JSON object from standard input (`model`: path, `images`: base64, `shape`, `normalization`, `seconds`) and
+writes one: `logits`, the runtime's version, and the peak memory of this process. After `seconds` it ends, asked for or
+not: whoever asked may be gone.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +27,7 @@ def peak_rss() -> int:
 def main() -> None:
     """Answer one request."""
     request = json.load(sys.stdin)
+    signal.alarm(request["seconds"])
     images = SelfTest(images=request["images"], shape=request["shape"], expected={}).pixels()
     inputs = normalized(images, Normalization(**request["normalization"]))
     logits = one_by_one(session(Path(request["model"]).read_bytes()), inputs)

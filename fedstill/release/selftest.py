@@ -6,6 +6,7 @@ Cortex-A53, A72 and A76). Otherwise logits may differ by `TOLERANCE` of the larg
 
 import base64
 import json
+import math
 import os
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def ask(model: Path, images: Images, how: Normalization, timeout: float) -> Answ
         "images": base64.b64encode(np.ascontiguousarray(images).tobytes()).decode(),
         "shape": images.shape,
         "normalization": how.model_dump(),
+        "seconds": math.ceil(timeout) + 10,
     }
     # The child finds the code that runs here, wherever it was imported from.
     paths = [str(Path(fedstill.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -74,8 +76,11 @@ def ask(model: Path, images: Images, how: Normalization, timeout: float) -> Answ
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         raise ReleaseError(f"{model.name}: the runtime ended with code {done.returncode}: {''.join(last)}")
-    found = json.loads(done.stdout)
-    logits = np.array(found["logits"], dtype=np.float32)
+    try:
+        found = json.loads(done.stdout)
+        logits = np.array(found["logits"], dtype=np.float32)
+    except (ValueError, TypeError, KeyError) as error:  # something else in this process wrote there as well
+        raise ReleaseError(f"{model.name}: its answer can't be read: {done.stdout[:100]!r}") from error
     if logits.ndim != 2 or len(logits) != len(images) or not np.isfinite(logits).all():
         raise ReleaseError(f"{model.name}: its answer is not a row of finite logits per image")
     return Answer(logits, found["onnxruntime"], found["peak_rss_bytes"])

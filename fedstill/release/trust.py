@@ -50,7 +50,7 @@ def decode(kind: type[T], content: bytes, name: str) -> Metadata[T]:
     try:
         metadata: Metadata[T] = Metadata.from_bytes(content)
         same = encode(metadata) == content
-    except (DeserializationError, TypeError, ValueError) as error:
+    except (DeserializationError, TypeError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{name}: damaged, not TUF metadata") from error
     if metadata.signed.type != kind.type:
         raise ReleaseError(f"{name}: metadata of the role {metadata.signed.type!r}, expected {kind.type!r}")

@@ -88,7 +88,8 @@ def load(store: Store, before: Catalogue, named: Callable[[str], Collection[int]
     for name in store.classes():
         if not NAME.fullmatch(name):
             continue
-        versions = store.versions(name)
+        newest = _newest(store, name, bad)
+        versions = [version for version in store.versions(name) if newest is None or version <= newest]
         known = before.offers.get(name, {})
         offers[name] = {}
         for version in sorted({*versions[-NEWEST:], *(set(versions) & set(named(name)))}):
@@ -100,6 +101,19 @@ def load(store: Store, before: Catalogue, named: Callable[[str], Collection[int]
                 if before.bad.get(place) != bad[place]:  # once, not at every look
                     _LOG.warning("release is not offered", extra={"release": place, "reason": bad[place]})
     return Catalogue(tuple(roots), offers, bad)
+
+
+def _newest(store: Store, name: str, bad: dict[str, str]) -> int | None:
+    """Return the version that a class's own timestamp names: of a newer one the publication goes on, or broke off.
+
+    None: it can't be read; the reason is put into `bad`, and what is there is offered.
+    """
+    place = f"{name}/{TIMESTAMP}"
+    try:
+        return decode(Timestamp, _read(store, place), place).signed.snapshot_meta.version
+    except ReleaseError as error:
+        bad[place] = str(error)
+        return None
 
 
 def _offer(store: Store, trust: Trust, name: str, version: int, known: Offer | None) -> Offer:

@@ -104,6 +104,8 @@ def rollout(
         if promote:
             return rollouts.promote(known, available, version)
         if withdraw:
+            if version > max(available, default=0):
+                raise ConfigError(f"no version {version} in the store yet")
             return rollouts.withdraw(known, version)
         assert group is not None
         ids = tuple(part for part in (text.strip() for text in devices.split(",")) if part)

@@ -122,7 +122,7 @@ class Records:
     def summary(self) -> Summary:
         """Return what is known by device class and version."""
         columns = ("device_class", "version", "task", "student", "outcome", *BOUNDS)
-        rows = self._base.execute(f"SELECT {', '.join(columns)} FROM told ORDER BY device_class, version").fetchall()
+        rows = self._base.execute(f"SELECT {', '.join(columns)} FROM told ORDER BY device_class, version")
         return summarize(Told(**dict(zip(columns, row, strict=True))) for row in rows)
 
 

@@ -82,8 +82,10 @@ class Keys:
         return read_trust(self.folder / ROOT)
 
     def roots(self) -> dict[str, bytes]:
-        """Return every version of the root by file name."""
-        return {path.name: path.read_bytes() for path in sorted((self.folder / ROOTS).glob("*.root.json"))}
+        """Return every version of the root by file name, oldest first, without one whose rotation broke off."""
+        versions = (f"{version}.root.json" for version in range(1, self.trust.version + 1))
+        paths = (self.folder / ROOTS / name for name in versions)
+        return {path.name: path.read_bytes() for path in paths if path.exists()}
 
     def sign(self, role: str, metadata: Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]) -> bytes:
         """Sign metadata with the keys of a role, and return the file's content.

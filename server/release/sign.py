@@ -1,14 +1,15 @@
 """Signing: a folder with verified models becomes a release, its metadata written from the inside out."""
 
+import json
 from pathlib import Path
 
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
 from fedstill.errors import ReleaseError
-from fedstill.files import write_atomic, write_json
+from fedstill.files import write_atomic
 from fedstill.release.manifest import MANIFEST, Description, Manifest, Parent
 from fedstill.release.trust import DEVICE_CLASS, Trust
-from fedstill.release.verify import METADATA, SNAPSHOT, TARGETS, TIMESTAMP, digest, verify_folder
+from fedstill.release.verify import METADATA, SNAPSHOT, TARGETS, TIMESTAMP, content_digest, digest, verify_folder
 from server.release.keys import Keys, expiry
 
 CONTENT_DAYS = 730  # of targets and snapshot: how long a release may be installed
@@ -18,6 +19,8 @@ TIMESTAMP_DAYS = 180  # how long it counts as the newest without being renewed
 def sign_folder(folder: Path, description: Description, parent: Parent, keys: Keys) -> Manifest:
     """Make a release of the models in `folder`: write manifest and metadata, `timestamp.json` last.
 
+    Nothing is written before all is signed: where a key is missing, a release that is signed again stays as it was.
+
     Args:
         folder: holds the models that the description lists.
         description: what their verification found out.
@@ -26,16 +29,15 @@ def sign_folder(folder: Path, description: Description, parent: Parent, keys: Ke
 
     Raises:
         ReleaseError: a model is not the one that was verified.
+        ConfigError: too few private keys are here.
     """
-    for name in METADATA:
-        (folder / name).unlink(missing_ok=True)
     version = keys.next_version(description.device_class)
     manifest = Manifest(**{**description.model_dump(), "version": version, "parent": parent})
     files = {name: digest(folder / name) for name in manifest.files}
     if files != {name: (file.bytes, file.sha256) for name, file in manifest.files.items()}:
         raise ReleaseError(f"{folder}: holds other models than those that were verified")
-    write_json(folder / MANIFEST, manifest.model_dump())
-    files[MANIFEST] = digest(folder / MANIFEST)
+    content = (json.dumps(manifest.model_dump(), indent=2, allow_nan=False) + "\n").encode()
+    files[MANIFEST] = content_digest(content)
     extra = {DEVICE_CLASS: manifest.device_class}
     listed = {name: TargetFile(length, {"sha256": sha256}, name) for name, (length, sha256) in files.items()}
     targets = Metadata(
@@ -47,10 +49,12 @@ def sign_folder(folder: Path, description: Description, parent: Parent, keys: Ke
         Snapshot(version=version, expires=expiry(CONTENT_DAYS), meta=meta, unrecognized_fields=dict(extra))
     )
     outer = keys.sign(Snapshot.type, snapshot)
-    write_atomic(folder / TARGETS, inner)
-    write_atomic(folder / SNAPSHOT, outer)
     meta_of_snapshot = MetaFile.from_data(version, outer, ["sha256"])
-    write_atomic(folder / TIMESTAMP, timestamp(meta_of_snapshot, manifest.device_class, version, keys))
+    last = timestamp(meta_of_snapshot, manifest.device_class, version, keys)
+    for name in METADATA:
+        (folder / name).unlink(missing_ok=True)
+    for name, part in ((MANIFEST, content), (TARGETS, inner), (SNAPSHOT, outer), (TIMESTAMP, last)):
+        write_atomic(folder / name, part)
     return manifest
 
 

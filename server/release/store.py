@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from tuf.api.metadata import MetaFile, Timestamp
 
 from fedstill.errors import ConfigError, ReleaseError
+from fedstill.files import write_atomic
 from fedstill.release.trust import Trust
 from fedstill.release.verify import SNAPSHOT, TARGETS, TIMESTAMP, Signed, verify_folder, verify_metadata
 from server.release.keys import ROOTS, Keys
@@ -77,8 +79,11 @@ class Store:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file under a temporary name, and rename it."""
+        """Write a file under a temporary name, and rename it; on a local disk it outlasts a power failure then."""
         with self._errors():
+            if isinstance(self._system, LocalFileSystem):
+                write_atomic(Path(self._path(name)), content)
+                return
             folder, _, last = self._path(name).rpartition("/")
             temporary = f"{folder}/.{last}.part"
             self._system.makedirs(folder, exist_ok=True)
@@ -146,6 +151,13 @@ def _known(store: Store, device_class: str, keys: Keys) -> Signed | None:
     raise ReleaseError(f"{store.url}: {device_class}: not of this installation: {reason}")
 
 
+def _check_roots(store: Store, keys: Keys) -> None:
+    """Refuse a store whose devices follow other roots: they would trust nothing in it any more."""
+    own, there = keys.roots(), store.newest_root()
+    if there is not None and own.get(f"{there.version}.root.json") != there.content:
+        raise ReleaseError(f"{store.url}: not of this installation: its root version {there.version} is another one")
+
+
 def publish(folder: Path, url: str, keys: Keys) -> Signed:
     """Copy a release into a store.
 
@@ -155,11 +167,13 @@ def publish(folder: Path, url: str, keys: Keys) -> Signed:
         keys: of the installation.
 
     Raises:
-        ReleaseError: the release is not good, or not newer than what the store has.
+        ReleaseError: the release is not good, not newer than what the store has, or the store has the roots of another
+            installation, or newer ones.
         ConfigError: the store can't be reached or written.
     """
     manifest, signed = verify_folder(folder, keys.trust, datetime.now(UTC))
     store = Store(url)
+    _check_roots(store, keys)
     before = _known(store, signed.device_class, keys)
     if before is not None and (
         signed.version <= before.version or signed.timestamp_version <= before.timestamp_version

@@ -235,6 +235,18 @@ def test_a_watch_that_always_ends_with_its_process_is_not_begun_again(
     assert "whoever watched it ended" in home.state().failed[0].reason
 
 
+def test_a_watch_that_was_ended_on_purpose_is_begun_again(home: Home, good: int, releases: tuple[Path, Path]) -> None:
+    new = install(home, releases[1])
+    for _ in range(2):
+        home.change(lambda state: state.started(new))
+    for _ in range(2):
+        with supervised(home) as supervisor:
+            assert supervisor.ask(PLAIN).version == new
+            assert home.state().starts == FEW.starts
+        assert home.state().starts == FEW.starts - 1
+    assert home.state().watched
+
+
 def test_an_update_is_watched_by_the_prediction_server_and_its_failure_is_reported(
     device: Device, keys: Keys, releases: tuple[Path, Path], tmp_path: Path
 ) -> None:

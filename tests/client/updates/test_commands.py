@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -186,7 +188,22 @@ def test_a_device_shows_its_own_certificate_where_the_server_asks_for_one(
     server.stop(None).wait()
 
 
-def test_looking_on_goes_on_after_a_refusal_and_while_the_server_is_away(
+@contextmanager
+def _alone(device: Device) -> Iterator[None]:
+    """Be the only updater, as soon as the one that looks again and again has ended a look."""
+    until = time.monotonic() + 60
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(device.home.updating())
+                break
+            except ConfigError:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        yield
+
+
+def test_looking_on_goes_on_after_a_refusal_beside_another_updater_and_while_the_server_is_away(
     device: Device, keys: Keys, tmp_path: Path
 ) -> None:
     device.delivery.replaced = {"targets.json": b"{}"}
@@ -198,9 +215,12 @@ def test_looking_on_goes_on_after_a_refusal_and_while_the_server_is_away(
             assert process.stderr is not None
             for _ in range(2):
                 assert process.stderr.readline().startswith("fedstill: refused: targets.json: not the file")
+            with _alone(device):
+                while "another updater is at work" not in process.stderr.readline():
+                    assert process.poll() is None
             device.stop()
-            assert "unavailable" in process.stderr.readline()
-            assert "unavailable" in process.stderr.readline()
+            while "unavailable" not in process.stderr.readline():
+                assert process.poll() is None
         finally:
             process.kill()
     assert device.running() is None
@@ -233,9 +253,10 @@ def test_wrong_use_is_one_line(keys: Keys, tmp_path: Path) -> None:
     assert "letters, digits" in str(run("trust", keys.folder / "root.json", "--home", home, "--id", "../x").exception)
     run("trust", keys.folder / "root.json", "--home", home, "--id", "kitchen-1")
     assert "device           kitchen-1," in run("status", "--home", home).output
-    other = run("trust", open_keys(tmp_path / "keys").folder / "root.json", "--home", home)
+    other = run("trust", open_keys(tmp_path / "keys").folder / "root.json", "--home", home, "--id", "cellar-1")
     assert "trusts another root" in str(other.exception)
     assert (home / "root.json").read_bytes() == keys.trust.content
+    assert "device           kitchen-1," in run("status", "--home", home).output
 
 
 def test_nothing_of_it_imports_torch_and_the_supervisor_not_even_numpy() -> None:

@@ -66,6 +66,31 @@ def test_a_report_that_is_never_taken_blocks_no_other(home: Home) -> None:
     assert [Telemetry.FromString(path.read_bytes()).version for path in queued(home)] == [2]
 
 
+def test_a_device_that_lost_its_disk_goes_on_from_where_the_server_counted(home: Home) -> None:
+    known, kept = 7, list[tuple[int, int]]()
+
+    def send(report: Telemetry) -> int:
+        nonlocal known
+        if report.sequence > known:  # as the service does it
+            known = report.sequence
+            kept.append((report.sequence, report.version))
+        return known
+
+    enqueue(home, 1, OUTCOME_RUNNING)
+    enqueue(home, 2, OUTCOME_RUNNING)
+    assert flush(home, send) == 2
+    enqueue(home, 3, OUTCOME_RUNNING)
+    assert flush(home, send) == 1
+    assert kept == [(8, 1), (9, 2), (10, 3)]
+    assert queued(home) == []
+
+
+def test_a_server_that_claims_to_have_heard_everything_ends_no_count(home: Home) -> None:
+    enqueue(home, 1, OUTCOME_RUNNING)
+    assert flush(home, lambda report: 2**64 - 1) == 1
+    assert home.state().sequence == 1
+
+
 def test_a_disk_that_takes_no_report_costs_the_report_only(home: Home) -> None:
     (home.folder / "reports").write_text("in the way")
     enqueue(home, 1, OUTCOME_RUNNING)

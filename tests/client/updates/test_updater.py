@@ -218,6 +218,17 @@ def test_one_corrupt_chunk_costs_one_file_and_not_the_update(kept: Device, relea
     assert [request.name for request in kept.delivery.fetched].count(spoilt[0]) == 2
 
 
+def test_a_server_that_sends_byte_by_byte_does_not_hold_the_device_for_ever(
+    kept: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.updates.download.SLOWEST", 1e12)
+    monkeypatch.setattr("client.updates.download.ANSWER", -1)
+    kept.delivery.spoil = lambda request, chunks: iter([Chunk(offset=request.offset, data=next(chunks).data[:1])])
+    with pytest.raises(UpdateError, match="the server ends it"):
+        kept.updater().check()
+    assert len(kept.delivery.fetched) == 1
+
+
 def test_an_interrupted_download_goes_on_at_the_byte_where_it_was(kept: Device, releases: Releases) -> None:
     class Interrupted(BaseException):
         pass

@@ -1,6 +1,7 @@
 """The self-test, on small models made by hand and run in real child processes."""
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -150,6 +151,20 @@ def test_a_runtime_that_is_killed_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "executable", str(crash))
     with pytest.raises(ReleaseError, match=f"ended with code -{signal.SIGSEGV.value}"):
         self_test(tmp_path, manifest(), INT8_FILE)
+
+
+def test_a_process_that_hangs_ends_even_where_whoever_asked_is_gone(tmp_path: Path) -> None:
+    endless(tmp_path / INT8_FILE)
+    request = {
+        "model": str(tmp_path / INT8_FILE),
+        "images": base64.b64encode(IMAGES.tobytes()).decode(),
+        "shape": IMAGES.shape,
+        "normalization": NORMALIZATION.model_dump(),
+        "seconds": 1,
+    }
+    command = [sys.executable, "-m", "fedstill.release.probe"]
+    done = subprocess.run(command, input=json.dumps(request), text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_inputs_are_bit_for_bit_what_the_server_computes() -> None:

@@ -80,6 +80,9 @@ def test_a_rollout_from_its_first_percent_to_its_withdrawal(
     found = service.rollout("pi5")
     assert found is not None
     assert (found.current, found.withdrawn, found.groups["canary"].devices) == (1, (2,), ("a", "b"))
+    early = run("rollout", "pi5", "--withdraw", "--version", "3")
+    assert "no version 3 in the store yet" in str(early.exception)
+    assert service.rollout("pi5") == found
 
 
 def test_wrong_use_is_one_clear_line_and_changes_nothing(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.manifest import FLOAT_FILE, INT8_FILE, MANIFEST
 from fedstill.release.verify import METADATA, TIMESTAMP, Signed, verify_folder, verify_metadata
+from server.delivery.catalogue import Catalogue, load
 from server.release import store as store_module
 from server.release.commands import register
 from server.release.keys import Keys, open_keys
@@ -194,6 +195,8 @@ def test_the_timestamp_is_the_last_file_so_that_an_interrupted_publication_shows
         with pytest.raises(KeyboardInterrupt):
             publish(second, url, keys)
         assert files(url)["pi5/timestamp.json"] == (first / TIMESTAMP).read_bytes()
+        offered = load(store_module.Store(url), Catalogue(), lambda name: ()).offers
+        assert [list(versions) for versions in offered.values()] == [[1]]
     monkeypatch.setattr(store_module.Store, "write", whole)
     assert publish(second, url, keys).version == 2
 
@@ -252,6 +255,10 @@ def test_a_store_of_somebody_else_is_left_alone(url: str, tmp_path: Path, keys: 
         publish(make(tmp_path / "b", keys), url, keys)
     with pytest.raises(ReleaseError, match="does not name"):
         renew(url, keys, days=1)
+    before = files(url)
+    with pytest.raises(ReleaseError, match="its root version 1 is another one"):
+        publish(make(tmp_path / "c", keys, "mcu"), url, keys)
+    assert files(url) == before
 
 
 def test_after_a_rotation_the_release_signed_again_is_published(

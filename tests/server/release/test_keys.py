@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import ConfigError, ReleaseError
+from fedstill.files import write_atomic
 from fedstill.release.trust import Trust
 from server.release.keys import ROLES, ROOT, Keys, default_folder, open_keys
 
@@ -61,6 +62,22 @@ def test_whoever_trusts_an_old_root_follows_to_the_newest(keys: Keys) -> None:
     assert trust.content == keys.trust.content
     with pytest.raises(ReleaseError, match="holds version 3"):
         Trust.load(roots["1.root.json"]).follow(roots["3.root.json"])
+
+
+def test_a_rotation_that_broke_off_is_never_given_away(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, content: bytes) -> None:
+        if path.name == "root.json":
+            raise KeyboardInterrupt
+        write_atomic(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.release.keys.write_atomic", broken)
+        with pytest.raises(KeyboardInterrupt):
+            keys.rotate("targets")
+    assert list(keys.roots()) == ["1.root.json"]
+    assert keys.rotate("targets").version == 2
+    assert list(keys.roots()) == ["1.root.json", "2.root.json"]
+    assert keys.roots()["2.root.json"] == keys.trust.content
 
 
 def test_a_root_of_another_installation_is_not_followed(keys: Keys, tmp_path: Path) -> None:

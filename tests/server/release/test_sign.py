@@ -220,7 +220,7 @@ def test_models_that_changed_since_their_verification_are_not_signed(
     (made / INT8_FILE).write_bytes(b"other")
     with pytest.raises(ReleaseError, match="other models than those that were verified"):
         sign_folder(made, description, PARENT, keys)
-    refused(made, keys.trust, "missing")
+    refused(made, keys.trust, f"{INT8_FILE}: not the file that was signed")
 
 
 def test_signing_needs_the_private_keys(tmp_path: Path, make: Make) -> None:
@@ -229,3 +229,17 @@ def test_signing_needs_the_private_keys(tmp_path: Path, make: Make) -> None:
     with pytest.raises(ConfigError, match="0 of 1 private keys of snapshot"):
         make(tmp_path / "release", keys)
     refused(tmp_path / "release", keys.trust, "missing")
+
+
+@pytest.mark.parametrize("role", ["targets", "snapshot", "timestamp"])
+def test_signing_again_without_a_key_costs_the_release_nothing(role: str, tmp_path: Path, make: Make) -> None:
+    keys = open_keys(tmp_path / "keys")
+    made = make(tmp_path / "release", keys)
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    (private,) = keys.folder.glob(f"{role}-*.pem")
+    private.chmod(0o644)
+    with pytest.raises(ConfigError, match="open to others"):
+        sign_again(made, keys.trust, keys)
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+    private.chmod(0o600)
+    assert sign_again(made, keys.trust, keys) == verify_folder(made, keys.trust, NOW)[0]
