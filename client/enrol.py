@@ -92,8 +92,8 @@ def _public_key(path: Path) -> str:
 def _authority(invitation: Invitation) -> bytes:
     """Fetch the authority's certificate over a connection that proves nothing, and compare it with the token's.
 
-    What is returned is the certificate that was compared, and nothing else that came with it: whoever sits between could
-    add an authority of their own.
+    What is returned is the certificate that was compared, and nothing else that came with it: whoever sits between
+    could add an authority of their own.
     """
     anyone = ssl.create_default_context()
     anyone.check_hostname = False
