@@ -89,7 +89,7 @@ def test_an_agent_that_comes_back_answers_a_finished_round_without_training_agai
     def no_training(*arguments: object) -> None:
         raise AssertionError("trained twice")
 
-    monkeypatch.setattr("client.device.revisit", no_training)
+    monkeypatch.setattr("client.device.teach", no_training)
     second = serve(Carrier(home), home.socket)
     assert shim(home, plan).answer({1: asked}) == answer
     second.stop(None).wait()
