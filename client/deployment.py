@@ -132,7 +132,9 @@ def _missing(home: Home, config: DeviceConfig) -> list[str]:
             read_description(Path(config.data))
         except ConfigError as error:
             found.append(str(error))
-    if home.key.stat().st_mode & 0o077:
+    if not home.key.exists():
+        found.append(f"{home.key}: the device's key is gone; remove {home.folder} and enrol anew")
+    elif home.key.stat().st_mode & 0o077:
         found.append(f"{home.key}: this private key is open to others; chmod 600 it")
     return found
 

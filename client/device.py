@@ -28,7 +28,7 @@ from fedstill.delta import Base
 from fedstill.errors import PacketError, StaleCacheError
 from fedstill.exchange import RoundTask, close_task, open_request, said
 from fedstill.failures import stage
-from fedstill.files import write_atomic
+from fedstill.files import drop_unfinished, write_atomic
 from fedstill.fit import Fit
 from fedstill.learning import Anchor, Lesson, State, build, logits, restored, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
@@ -321,7 +321,11 @@ class Device:
         return _State(stored["round"], stored["student"], cache, answer, bases)
 
     def _save(self, state: _State) -> None:
-        """Write the state, then drop all but this round's and the one before it."""
+        """Write the state, then drop all but this round's and the one before it.
+
+        Later ones too: a server that was restored from a backup repeats rounds, and what was said then is not of this
+        course of the run.
+        """
         content = io.BytesIO()
         stored = {
             "round": state.round_number,
@@ -333,8 +337,13 @@ class Device:
         }
         torch.save(stored, content)
         write_atomic(self._path(state.round_number), content.getbuffer(), durable=self.durable)
-        for path in sorted(self.folder.glob("round-*.pt"))[:-2]:
-            path.unlink()
+        own = self._path(state.round_number)
+        drop_unfinished(self.folder)
+        stored_rounds = sorted(self.folder.glob("round-*.pt"))
+        before = [path for path in stored_rounds if path < own][-1:]
+        for path in stored_rounds:
+            if path not in (own, *before):
+                path.unlink()
 
 
 def work_of(fits: Iterable[Fit], batches: int = 1) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,11 +21,12 @@ class Machine:
 
     Attributes:
         model: of the board or the processor.
-        architecture: as `uname -m` says.
+        architecture: as `uname -m` says, of the kernel.
         cores: that this process may use.
         features: of a core.
         memory_mb: of the whole machine.
         packages: versions of what matters, by name; missing: not installed.
+        bits: of an address in this Python: a kernel of 64 bits may run a system of 32.
     """
 
     model: str
@@ -33,6 +35,7 @@ class Machine:
     features: frozenset[str]
     memory_mb: int
     packages: dict[str, str]
+    bits: int = 64
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,15 @@ def look(root: Path = Path("/")) -> Machine:
         features=frozenset((_field(info, "Features") or _field(info, "flags")).split()),
         memory_mb=int(memory) // 1024,
         packages={name: found for name in ("flwr", "onnxruntime", "torch") if (found := _version(name))},
+        bits=64 if sys.maxsize > 2**32 else 32,
     )
 
 
 def propose(machine: Machine) -> Proposal:
     """Return the class that fits a machine."""
-    if machine.architecture not in ("aarch64", "x86_64"):
-        return Proposal(
-            "", f"{machine.architecture}: there is no ONNX Runtime or torch for it; install a 64-bit system"
-        )
+    if machine.architecture not in ("aarch64", "x86_64") or machine.bits != 64:
+        kind = f"{machine.architecture} with a system of {machine.bits} bits"
+        return Proposal("", f"{kind}: there is no ONNX Runtime or torch for it; install a 64-bit system")
     if machine.memory_mb < TRAINING_MB:
         return Proposal("zero2w", f"{machine.memory_mb} MB of memory are too few to train with torch")
     if machine.architecture == "x86_64":

@@ -42,7 +42,6 @@ class AgentHost:
             ("grpc.enable_http_proxy", 0),
         ]
         self._agent = rpc.AgentStub(grpc.insecure_channel(f"unix:{socket}", options=options))
-        self._socket = socket
         self._run = run
         self._plan = plan
         self._patience = patience
@@ -80,7 +79,8 @@ class AgentHost:
                 if now - asked > self._patience / 2:  # it was there until now
                     deadline = now + self._patience
                 if now > deadline:
-                    raise ConfigError(f"no agent listens on {self._socket}; start `fedstill client start`") from error
+                    # The server is told this: where the device's folders lie is nobody else's business.
+                    raise ConfigError("the device's agent is not there; start `fedstill client start`") from error
             time.sleep(PAUSE)
             asked = time.monotonic()
 

@@ -148,7 +148,9 @@ class _Optimizer:
         values.sub_(rate / (1 - first**number) * mean / spread)
 
     def _moved(self, name: str, which: int, move: Callable[[Tensor], Tensor], rows: Tensor | None) -> Tensor:
-        kept = self._kept.setdefault((name, which), torch.zeros_like(self._parameters[name]))
+        if (name, which) not in self._kept:
+            self._kept[name, which] = torch.zeros_like(self._parameters[name])
+        kept = self._kept[name, which]
         moved = move(_chosen(kept, rows))
         kept[slice(None) if rows is None else rows] = moved
         return moved

@@ -41,6 +41,15 @@ def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = Tru
         flush(path.parent)
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder in which nobody writes now."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -140,9 +140,13 @@ class Supervisor:
             del self._running[program.name]
             self._due[program.name] = now + program.pause
         elif now >= self._due[program.name]:
-            self._running[program.name] = self._start(program)
+            try:
+                self._start(program)
+            except OSError as error:  # a full disk, no memory: the device is to come back when that is over
+                log.error("%s can't be started: %s; trying again in %g s", program.name, error, program.pause)
+                self._due[program.name] = now + program.pause
 
-    def _start(self, program: Program) -> subprocess.Popen[bytes]:
+    def _start(self, program: Program) -> None:
         path = self._logs / f"{program.name}.log"
         if path.exists() and path.stat().st_size > MAX_LOG:
             path.replace(path.with_suffix(".log.1"))
@@ -158,9 +162,9 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
+        self._running[program.name] = started
         log.info("%s started, process %d", program.name, started.pid)
-        return started
+        write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
 
     def _end(self) -> None:
         for program in reversed(self._programs):
@@ -174,7 +178,8 @@ class Supervisor:
                 log.warning("%s does not end; killing it", program.name)
             _signal(running, signal.SIGKILL)
             running.wait()
-            (self._pids / f"{program.name}.pid").unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._pids / f"{program.name}.pid").unlink()
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -78,12 +79,18 @@ def unordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers:
             yield place, work(*call)
         return
     pool = _pool(workers)
-    waiting: dict[Future[R], int] = {pool.submit(work, *call): place for place, call in enumerate(calls)}
+    waiting: dict[Future[R], int] = {}
     try:
+        for place, call in enumerate(calls):
+            waiting[pool.submit(work, *call)] = place
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield waiting.pop(future), future.result()
+    except BrokenProcessPool:
+        if _pools.get(workers) is pool:
+            del _pools[workers]  # a worker was killed, say for its memory: the next call gets new ones
+        raise
     finally:
         for future in waiting:
             future.cancel()

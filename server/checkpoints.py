@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedstill.files import write_folder
+from fedstill.files import drop_unfinished, write_folder
 
 STATE = "state.pt"
 
@@ -31,6 +31,7 @@ class Checkpoints:
             (target / STATE).write_bytes(content.getvalue())
 
         write_folder(self._path(round_number), fill)
+        drop_unfinished(self._folder)
         for old in self._finished()[:-2]:
             shutil.rmtree(old)
 

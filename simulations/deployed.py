@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fedstill.errors import ConfigError
 from fedstill.files import write_json
+from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
@@ -31,6 +32,7 @@ from simulations.run_folder import CONFIG, SUMMARY, Claim, check_new, commit, wr
 from simulations.scenario import Scenario, dump, load_scenario, raw_scenario, resolved
 from simulations.setup import Setup
 from simulations.shelf import Shelf, open_shelf, split
+from simulations.telemetry import adopt
 from simulations.validate import validate
 
 JOB = "simulations.deployed:run"
@@ -50,16 +52,34 @@ def prepare(name: str, changes: Iterable[str], out: Path, fleet: Mapping[int, st
         keys: folder of the keys that sign the releases.
 
     Raises:
-        ConfigError: the scenario or a change is wrong, or it has no student for a device's class.
+        ConfigError: the scenario or a change is wrong, it has no student for a device's class, or it asks for what real
+            devices don't do.
     """
     check_new(out)
     scenario = of_fleet(name, changes, fleet)
+    _check_real(scenario)
     validate(scenario)
     files = {key: array for key, array in split(scenario).items() if not key.startswith(PRIVATE)}
     open_keys(keys)
     with Claim(out):
         write_config(out, dump(scenario))
+        adopt(scenario, out)
         open_shelf(out / "assets", scenario, files)
+
+
+def _check_real(scenario: Scenario) -> None:
+    """Make sure that real devices can do what a scenario asks of its devices.
+
+    Raises:
+        ConfigError: they can't.
+    """
+    if scenario.method.server or scenario.method.device:
+        raise ConfigError(f"method {scenario.method.name} is one for simulations; real devices don't know it")
+    if scenario.attack.share:
+        raise ConfigError("attack.share is for simulations: real devices can't be told to be hostile")
+    for name, kind in scenario.device_classes.items():
+        if kind.student not in ARCHITECTURES:
+            raise ConfigError(f"device_classes.{name}.student: {kind.student!r} is not built in; devices load no other")
 
 
 def of_fleet(name: str, changes: Iterable[str], fleet: Mapping[int, str]) -> Scenario:

@@ -54,7 +54,7 @@ class PartitionSettings(Settings):
     feature_shift: float = Field(default=0.0, ge=0, le=1)
     """How unlike the devices' cameras are: each device's images get a contrast and a brightness of its own."""
     min_samples: int = Field(default=10, ge=1)
-    """Samples that each device has at least."""
+    """Samples that each device has at least; with `one-class` and `shards` on average."""
 
 
 class DeviceClassSettings(Settings):

@@ -1,6 +1,7 @@
 """Data that are decoded already: an .npz file with an array of images and one of labels."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from client.data.labels import index_of
 from fedstill.errors import DataError
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Images, Task
+
+# TypeError: a single array, as numpy.save writes it, is no context manager.
+UNREADABLE = (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def from_npz(path: Path, description: DataDescription, task: Task) -> tuple[Images, Ints]:
@@ -22,7 +26,7 @@ def from_npz(path: Path, description: DataDescription, task: Task) -> tuple[Imag
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in (description.image, description.label) if name in arrays.files}
             names = ", ".join(arrays.files)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: can't be read as .npz: {error}") from error
     for name in (description.image, description.label):
         if name not in found:

@@ -22,6 +22,6 @@ def index_of(label: Any, task: Task, place: Path | str) -> int:
     name = str(label).strip()
     if name in task.label_names:
         return task.label_names.index(name)
-    if name.isdigit() and int(name) < task.classes:
+    if name.isdecimal() and int(name) < task.classes:
         return int(name)
     raise DataError(f"{place}: label {name!r} is no class of task {task.name}; {nearest(name, task.label_names)}")

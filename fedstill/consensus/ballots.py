@@ -1,5 +1,6 @@
 """A round's soft labels on disk, for rounds with more devices than fit memory: no row is held but the one in use."""
 
+import errno
 import os
 import tempfile
 import weakref
@@ -35,7 +36,8 @@ class Ballots(MutableMapping[int, SoftLabels]):
         if rows.shape != self._shape:
             raise ValueError(f"soft labels of {rows.shape}, expected {self._shape}")
         place = self._places.setdefault(device, len(self._places))
-        os.pwrite(self._file, rows.tobytes(), place * rows.nbytes)
+        if os.pwrite(self._file, rows.tobytes(), place * rows.nbytes) != rows.nbytes:
+            raise OSError(errno.ENOSPC, "no room for a round's votes")
         self._heads[device] = replace(labels, probabilities=np.zeros((0, self._shape[1]), dtype=np.float32))
 
     def __getitem__(self, device: int) -> SoftLabels:

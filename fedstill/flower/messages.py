@@ -6,6 +6,7 @@ Methods that send weights by nature keep theirs in a record of their own, so tha
 host answers in the record that it was asked in.
 """
 
+import re
 from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
@@ -15,6 +16,9 @@ from fedstill.rounds import DeviceAnswer
 TRAIN = "train.distill"
 QUERY = "query.devices"
 PACKETS, WEIGHTS = "packets", "weights"
+NUMBER = r"[0-9]{1,10}"
+MAX_METRIC = 1e15
+"""What a device measures of itself is a share or a count: anything else, such as NaN, is left out."""
 
 
 def pack_requests(requests: Mapping[int, bytes], record: str = PACKETS) -> RecordDict:
@@ -86,7 +90,7 @@ def unpack_answers(content: RecordDict, record: str = PACKETS) -> dict[int, Devi
     metrics: dict[int, dict[str, float]] = {}
     for key, value in content.metric_records.get("metrics", MetricRecord()).items():
         device, _, name = key.partition(".")
-        if device.isdigit() and isinstance(value, int | float):
+        if re.fullmatch(NUMBER, device) and isinstance(value, int | float) and 0 <= value <= MAX_METRIC:
             metrics.setdefault(int(device), {})[name] = float(value)
     for device, packet in records.get(record, ConfigRecord()).items():
         if not isinstance(packet, bytes):
@@ -106,4 +110,4 @@ def devices_of(reply: Message) -> dict[int, str]:
     if reply.has_error():
         return {}
     named = reply.content.config_records.get("devices", ConfigRecord())
-    return {int(device): str(name) for device, name in named.items() if device.isdigit()}
+    return {int(device): str(name) for device, name in named.items() if re.fullmatch(NUMBER, device)}

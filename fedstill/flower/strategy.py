@@ -400,7 +400,9 @@ class FederatedDistillation(RoundStrategy):
 
     def _box(self, round_number: int) -> MutableMapping[int, SoftLabels]:
         samples, classes = len(self.exchange.ids(round_number)), self.exchange.context.classes
-        size = 4 * self.policy.asked(len(self.device_classes)) * samples * classes
+        # By the run's devices, not by those that are here today: a rule may round otherwise from the disk.
+        devices = self.policy.asked(self.policy.expected or len(self.device_classes))
+        size = 4 * devices * samples * classes
         if self._scratch is None or size <= IN_MEMORY:
             return {}
         return Ballots(samples, classes, self._scratch)

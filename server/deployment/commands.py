@@ -1,5 +1,6 @@
 """`fedstill server init | start | token | revoke | run | status`."""
 
+import ipaddress
 import logging
 import re
 import secrets
@@ -29,6 +30,8 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
+GONE = "unregistered"
+"""What Flower calls a SuperNode that it turns away."""
 
 
 def _home(folder: Path | None) -> ServerHome:
@@ -37,6 +40,13 @@ def _home(folder: Path | None) -> ServerHome:
 
 def _say(text: str) -> None:
     Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def seconds_of(text: str) -> float:
@@ -61,7 +71,7 @@ def init(
     enrolment_port: Annotated[int, typer.Option(help="Port of the enrolment service.")] = 8001,
 ) -> None:
     """Make a server: an authority, certificates, keys and configuration."""
-    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252})", host) is None:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host) is None and not _is_ipv6(host):
         raise ConfigError(f"--host {host}: not a name or an address, which has no port and no path")
     own = _home(home)
     if own.folder.exists() and any(own.folder.iterdir()):
@@ -76,6 +86,7 @@ def init(
     )
     try:
         own.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own.folder.chmod(0o700)  # an empty one may have been there; databases come into it
         names = dict.fromkeys([host, *([] if listen in ("0.0.0.0", "::") else [listen])])
         make_certificates(own.folder, tuple(names))
         write_private(own / "superexec.secret", secrets.token_hex(SECRET_BYTES).encode())
@@ -84,7 +95,7 @@ def init(
     except OSError as error:
         raise ConfigError(f"{own.folder}: {error.strerror}; give another --home") from error
     _say(f"made: {own.folder}")
-    _say(f"devices reach the SuperLink at {config.superlink}, enrolment at {host}:{enrolment_port}")
+    _say(f"devices reach the SuperLink at {config.superlink}, enrolment at {config.enrolment}")
     if listen not in ("127.0.0.1", "::1", "localhost"):
         _say(
             f"warning: on {listen}:{port} the control API is as open as the devices' own: who reaches it can start "
@@ -114,21 +125,21 @@ def token(
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", device_class) is None:
         raise ConfigError(f"--class {device_class}: a class is a short word such as pi4")
     secret = Registry(own / "fleet.db").invite(device_class, seconds_of(expires))
-    place = f"{config.host}:{config.enrolment_port}"
-    print(Invitation(place, fingerprint((own / "ca.crt").read_bytes()), secret).encode())
+    print(Invitation(config.enrolment, fingerprint((own / "ca.crt").read_bytes()), secret).encode())
 
 
 def revoke(number: Annotated[int, typer.Argument(help="The device's number.")], home: Folder = None) -> None:
     """Turn a device away from now on; to come back it enrols with a new token."""
     own = _home(home)
     own.config()
-    registry = Registry(own / "fleet.db")
+    registry, control = Registry(own / "fleet.db"), Control(own)
     member = registry.member(number)
-    if member.revoked is not None:
+    if member.revoked is not None and (member.node is None or control.nodes().get(member.node, GONE) == GONE):
         raise ConfigError(f"device {number} is revoked already")
-    if member.node is not None:
-        Control(own).unregister(member.node)
+    # Noted first: no run that begins from now on believes it, and what fails after this can be done again.
     registry.revoked(number)
+    if member.node is not None:
+        control.unregister(member.node)
     _say(f"revoked: device {number}")
 
 

@@ -42,12 +42,21 @@ class ServerConfig(Settings):
     @property
     def superlink(self) -> str:
         """Where devices reach the SuperLink, host:port."""
-        return f"{self.host}:{self.public_port or self.port}"
+        return _at(self.host, self.public_port or self.port)
+
+    @property
+    def enrolment(self) -> str:
+        """Where devices reach the enrolment service, host:port."""
+        return _at(self.host, self.enrolment_port)
 
     @property
     def control(self) -> str:
         """Where this machine reaches it, host:port."""
-        return f"{'127.0.0.1' if self.listen in ('0.0.0.0', '::') else self.listen}:{self.port}"
+        return _at("127.0.0.1" if self.listen in ("0.0.0.0", "::") else self.listen, self.port)
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)

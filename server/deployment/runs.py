@@ -120,7 +120,7 @@ class Runs:
             if ended:
                 return
             if time.monotonic() - asked > STATUS_EVERY:
-                status = next((run.status for run in control.runs() if run.run_id == run_id), "gone")
+                status = _status(control, run_id, say)
                 if status.startswith(("finished", "gone")) and not (out / SUMMARY).exists():
                     log = self.home / "logs" / "superexec.log"
                     raise ConfigError(
@@ -129,6 +129,15 @@ class Runs:
                     )
                 asked = time.monotonic()
             time.sleep(POLL)
+
+
+def _status(control: Control, run_id: int, say: Callable[[str], None]) -> str:
+    """Return a run's status; empty while nobody tells it: a SuperLink that was killed comes back and goes on."""
+    try:
+        return next((run.status for run in control.runs() if run.run_id == run_id), "gone")
+    except ConfigError as error:
+        say(f"waiting: {error}")
+        return ""
 
 
 def describe(row: Mapping[str, object]) -> str:

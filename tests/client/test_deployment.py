@@ -58,6 +58,8 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
     said = fedstill("doctor", "--home", str(home.folder)).output
     for word in ("data.toml: path: Field required", "gone.npy: no such file", "private key is open to others"):
         assert word in said
+    home.key.unlink()
+    assert "the device's key is gone" in fedstill("doctor", "--home", str(home.folder)).output
 
 
 def test_a_home_too_deep_for_a_socket_is_told(tmp_path: Path) -> None:

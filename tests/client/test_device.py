@@ -104,12 +104,28 @@ def test_a_malformed_request_is_refused_and_changes_nothing(
 def test_only_the_last_two_rounds_stay_on_the_devices_disk(small: Scenario, shelf: Shelf, tmp_path: Path) -> None:
     scenario = small.model_copy(update={"rounds": 4})
     exchange, own = server_of(scenario, shelf), device(scenario, shelf, tmp_path / "d")
+    (tmp_path / "d" / "device-00000").mkdir(parents=True)
+    (tmp_path / "d" / "device-00000" / ".round-00001.pt.99.tmp").write_bytes(b"of a process that was killed")
     for round_number in range(1, 5):
         finish(exchange, round_number, own.answer(exchange.request(0, round_number)))
     assert sorted(path.name for path in (tmp_path / "d" / "device-00000").iterdir()) == [
         "round-00003.pt",
         "round-00004.pt",
     ]
+
+
+def test_a_server_that_was_restored_from_a_backup_gets_a_device_that_goes_on_from_what_it_repeats(
+    small: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    scenario = small.model_copy(update={"rounds": 5})
+    exchange, own = server_of(scenario, shelf), device(scenario, shelf, tmp_path / "d")
+    for round_number in range(1, 6):
+        finish(exchange, round_number, own.answer(exchange.request(0, round_number)))
+    restored = server_of(scenario, shelf)
+    for round_number in range(1, 4):
+        finish(restored, round_number, own.answer(restored.request(0, round_number)))
+        assert (tmp_path / "d" / "device-00000" / f"round-{round_number:05d}.pt").exists()
+    assert not own.answer(restored.request(0, 4)).refusal
 
 
 def test_a_device_abstains_where_it_is_less_sure_than_asked_for(small: Scenario, shelf: Shelf, tmp_path: Path) -> None:

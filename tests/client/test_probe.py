@@ -19,7 +19,8 @@ PI4 = Machine("Raspberry Pi 4 Model B Rev 1.4", "aarch64", 4, A72, 3791, GOOD)
         (replace(PI4, memory_mb=419), "zero2w", "419 MB"),
         (replace(PI4, model="NVIDIA Jetson Orin Nano", features=A76), "jetson", "Jetson"),
         (replace(PI4, architecture="x86_64", features=frozenset()), "pi5", "3791 MB"),
-        (replace(PI4, architecture="armv7l"), "", "64-bit system"),
+        (replace(PI4, architecture="armv7l", bits=32), "", "64-bit system"),
+        (replace(PI4, bits=32), "", "aarch64 with a system of 32 bits"),
     ],
 )
 def test_a_machine_gets_the_class_that_fits_it_and_the_reason(machine: Machine, device_class: str, reason: str) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fedstill.files import write_atomic, write_folder, write_json
+from fedstill.files import drop_unfinished, write_atomic, write_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +40,12 @@ def test_json_refuses_what_other_parsers_refuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "state", b"whole")
+    (tmp_path / ".state.99.tmp").write_bytes(b"half")
+    (tmp_path / ".round-00002.99.tmp").mkdir()
+    (tmp_path / ".round-00002.99.tmp" / "state.pt").write_bytes(b"half")
+    drop_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]

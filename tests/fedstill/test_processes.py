@@ -73,6 +73,28 @@ def test_a_program_that_ends_waits_before_it_starts_again_and_its_words_are_kept
         eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 3)
 
 
+def test_a_program_that_can_not_be_started_is_tried_again(tmp_path: Path) -> None:
+    command = tmp_path / "later"
+    with supervised(tmp_path, Program("later", [str(command)], pause=0.05), Program("other", ["sleep", "1000"])):
+        other = tmp_path / "run" / "other.pid"
+        eventually(lambda: pid(other) != 0)
+        (tmp_path / "new").write_text("#!/bin/sh\nsleep 1000\n")
+        (tmp_path / "new").chmod(0o700)
+        (tmp_path / "new").rename(command)
+        eventually(lambda: alive(pid(tmp_path / "run" / "later.pid")))
+        assert alive(pid(other))
+
+
+def test_a_program_whose_pid_can_not_be_written_runs_and_ends_with_the_others(tmp_path: Path) -> None:
+    told, record = tmp_path / "told", tmp_path / "run" / "sleeper.pid"
+    (record / "in the way").mkdir(parents=True)
+    with supervised(tmp_path, Program("sleeper", ["sh", "-c", f"echo $$ >> {told}; exec sleep 1000"], pause=0.05)):
+        eventually(lambda: told.exists() and pid(told) != 0)
+        running = pid(told)
+    assert not alive(running)
+    assert told.read_text() == f"{running}\n"
+
+
 def test_a_lock_names_its_holder_and_lets_nobody_else_in(tmp_path: Path) -> None:
     path = tmp_path / "run" / "it.lock"
     assert holder(path) is None

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,16 @@ def test_each_result_names_the_place_of_its_call(workers: int) -> None:
 def test_a_failure_in_a_worker_reaches_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="device 2"):
         ordered(fail, [(number,) for number in range(4)], workers)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_fails_its_call_and_the_next_one_gets_new_workers() -> None:
+    with pytest.raises(BrokenProcessPool):
+        ordered(die, [()] * 2, 2)
+    assert [value for value, _ in ordered(square, [(2,), (3,)], 2)] == [4, 9]
 
 
 def test_workers_do_not_outlive_a_killed_parent() -> None:

@@ -89,7 +89,7 @@ def test_an_agent_that_comes_back_answers_a_finished_round_without_training_agai
     def no_training(*arguments: object) -> None:
         raise AssertionError("trained twice")
 
-    monkeypatch.setattr("client.device.revisit", no_training)
+    monkeypatch.setattr("client.device.teach", no_training)
     second = serve(Carrier(home), home.socket)
     assert shim(home, plan).answer({1: asked}) == answer
     second.stop(None).wait()
@@ -108,8 +108,9 @@ def test_another_protocol_is_refused_by_the_agent(home: Home, server: grpc.Serve
 
 
 def test_a_shim_without_an_agent_gives_up_with_a_word_on_what_to_start(home: Home, plan: DevicePlan) -> None:
-    with pytest.raises(ConfigError, match="fedstill client start"):
+    with pytest.raises(ConfigError, match="fedstill client start") as told:
         shim(home, plan, patience=0.1).devices()
+    assert str(home.folder) not in str(told.value)
 
 
 def test_a_node_or_a_run_that_names_too_little_is_refused() -> None:

@@ -125,6 +125,24 @@ def test_a_file_of_another_form_is_refused(form: str, tmp_path: Path) -> None:
         load(DataDescription(format=form, path=str(tmp_path / "file")), GREY)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("content", [b"", b"single"])
+def test_what_numpy_reads_otherwise_than_as_arrays_by_name_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    path.write_bytes(content)
+    if content:
+        with path.open("wb") as file:
+            np.save(file, samples(GREY)[0])
+    with pytest.raises(DataError, match=r"can't be read as \.npz"):
+        load(DataDescription(format="npz", path=str(path)), GREY)
+
+
+def test_a_digit_that_is_no_number_is_no_class(tmp_path: Path) -> None:
+    images, labels = samples(GREY)
+    path = tmp_path / write("npz", tmp_path, images, ["\u00b2", *labels[1:]])
+    with pytest.raises(DataError, match="is no class of task grey"):
+        load(DataDescription(format="npz", path=str(path)), GREY)
+
+
 def test_nothing_there_and_nothing_in_it_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         load(DataDescription(format="folders", path=str(tmp_path / "none")), GREY)

@@ -1,9 +1,12 @@
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedstill.flower.adapter import identify_server, stamp
 from fedstill.flower.messages import (
     PACKETS,
+    QUERY,
     WEIGHTS,
+    devices_of,
     pack_answers,
     pack_requests,
     packet_bytes,
@@ -63,3 +66,19 @@ def test_a_malformed_request_message_is_refused(content: RecordDict) -> None:
 def test_a_packet_that_is_not_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match="not bytes"):
         unpack_answers(RecordDict({"packets": ConfigRecord({"1": "text"})}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_metric_that_is_no_share_and_no_count_is_left_out(value: float) -> None:
+    content = pack_answers({4: DeviceAnswer(b"packet", {"accuracy": 0.5})})
+    content["metrics"] = MetricRecord({"4.accuracy": 0.5, "4.steps": value, "\u00b2.steps": 1.0})
+    assert unpack_answers(content) == {4: DeviceAnswer(b"packet", {"accuracy": 0.5})}
+
+
+@pytest.mark.parametrize("name", ["", "-1", "x", "\u00b2", "9" * 5000])
+def test_a_device_without_a_number_is_passed_over(name: str) -> None:
+    identify_server(1)
+    asked = Message(RecordDict(), 2, QUERY)
+    stamp(asked)
+    reply = Message(RecordDict({"devices": ConfigRecord({"7": "pi4", name: "pi5"})}), reply_to=asked)
+    assert devices_of(reply) == {7: "pi4"}

@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from fedstill.cache import LabelCache
+from fedstill.consensus.ballots import Ballots
 from fedstill.errors import QuorumError
 from fedstill.exchange import RoundTask, ServerExchange, close_task, open_request
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
@@ -89,6 +90,18 @@ def test_votes_too_many_for_memory_are_kept_on_disk_and_decide_the_same(
         caches.append(exchange.cache)
     assert caches[0].checksum == caches[1].checksum
     assert caches[0].version == 3
+
+
+def test_where_votes_lie_depends_on_the_devices_of_the_run_not_on_those_that_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedstill.flower.strategy.IN_MEMORY", 4 * 5 * 10 * 3)  # five devices
+    seen: list[RoundReplies] = []
+    exchange = ServerExchange(SHARED, per_round=10, rounds=1)
+    strategy = FederatedDistillation(exchange, keep_in(seen), RoundPolicy(6), scratch=tmp_path)
+    strategy.start(LocalGrid(hosts(good), 2, {}), num_rounds=1)
+    assert len(seen[0].votes) == 4
+    assert isinstance(seen[0].votes, Ballots)
 
 
 def test_bad_packets_are_refused_with_a_reason_and_the_round_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@ import ssl
 import stat
 import tomllib
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import typer
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 from fedstill.errors import ConfigError
 from fedstill.invitation import Invitation
 from server.commands import register
+from server.deployment import commands
 from server.deployment.bundle import write_bundle
 from server.deployment.certificates import fingerprint
 from server.deployment.commands import seconds_of
 from server.deployment.home import ServerHome
 from server.deployment.programs import programs
+from server.enrolment.registry import Registry
 
 
 def fedstill(*arguments: str) -> str:
@@ -55,10 +58,57 @@ def test_a_server_is_not_made_over_another_one(home: Path) -> None:
         fedstill("server", "init", "--host", "fl.example.org", "--home", str(home))
 
 
-@pytest.mark.parametrize("host", ["", "https://fl.example.org", "fl.example.org/x", "a b", "-x"])
+@pytest.mark.parametrize("host", ["", "https://fl.example.org", "fl.example.org/x", "fl.example.org:443", "a b", "-x"])
 def test_a_host_is_a_name_and_no_url(host: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a name or an address"):
         fedstill("server", "init", f"--host={host}", "--home", str(tmp_path / "server"))
+
+
+def test_a_server_may_have_an_address_of_version_6_and_a_folder_that_was_there(tmp_path: Path) -> None:
+    home = tmp_path / "server"
+    home.mkdir(mode=0o755)
+    fedstill("server", "init", "--host", "fd00::1", "--listen", "::1", "--home", str(home))
+    config = ServerHome(home).config()
+    assert (config.superlink, config.control) == ("[fd00::1]:8000", "[::1]:8000")
+    found = Invitation.decode(fedstill("server", "token", "--class", "pi4", "--home", str(home)))
+    assert found.place == ("fd00::1", 8001)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+class Nodes:
+    """Plays the control API: knows who is registered, refuses while it is down and whoever is not there."""
+
+    registered: ClassVar[set[int]] = set()
+    down: ClassVar[bool] = False
+
+    def __init__(self, home: ServerHome) -> None:
+        self.home = home
+
+    def nodes(self) -> dict[int, str]:
+        return dict.fromkeys(self.registered, "online")
+
+    def unregister(self, node: int) -> None:
+        if self.down or node not in self.registered:
+            raise ConfigError("the SuperLink did not do it")
+        self.registered.remove(node)
+
+
+def test_a_revocation_that_failed_half_way_counts_and_can_be_done_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "Control", Nodes)
+    registry = Registry(home / "fleet.db")
+    device = registry.admit(registry.invite("pi4", 60), "key").number
+    registry.registered(device, 7)
+    Nodes.registered, Nodes.down = {7}, True
+    with pytest.raises(ConfigError, match="did not do it"):
+        fedstill("server", "revoke", str(device), "--home", str(home))
+    assert registry.fleet() == {}
+    Nodes.down = False
+    fedstill("server", "revoke", str(device), "--home", str(home))
+    assert not Nodes.registered
+    with pytest.raises(ConfigError, match="revoked already"):
+        fedstill("server", "revoke", str(device), "--home", str(home))
 
 
 def test_a_token_names_the_server_and_its_authority(home: Path) -> None:

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from fedstill.errors import RunFolderError
+from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_json
+from server.deployment import runs
+from server.deployment.control import Run
+from server.deployment.home import ServerHome
 from server.deployment.runs import RECORD, Record, describe, read_record
 
 
@@ -25,6 +28,30 @@ def test_a_run_of_another_name_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / RECORD, Record("../run", tmp_path, {}).content())
     with pytest.raises(RunFolderError, match="no proper name"):
         read_record(tmp_path)
+
+
+class Control:
+    """Plays the control API: away at first, then up with a run that has ended."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def runs(self) -> list[Run]:
+        self.asked += 1
+        if self.asked == 1:
+            raise ConfigError("no answer from the SuperLink")
+        return [Run(5, "finished:failed")]
+
+
+def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, said = Control(), list[str]()
+    for name, value in (("Control", lambda home: control), ("STATUS_EVERY", 0.0), ("POLL", 0.01)):
+        monkeypatch.setattr(runs, name, value)
+    with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\)"):
+        runs.Runs(ServerHome(tmp_path), tmp_path).follow(tmp_path, 5, said.append)
+    assert said == ["waiting: no answer from the SuperLink"]
 
 
 def test_a_finished_round_is_told_in_a_line() -> None:

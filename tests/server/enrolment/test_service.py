@@ -84,6 +84,23 @@ def test_a_device_tells_nothing_to_a_server_of_another_authority(service: Servic
     assert service.registry.members() == []
 
 
+def test_an_authority_that_comes_along_with_the_tokens_own_is_not_trusted(service: Service, tmp_path: Path) -> None:
+    """Where the base64 of the genuine certificate ends in padding, a reader that is not strict stops there."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for _ in range(50):  # a certificate's length is random
+        for file in other.iterdir():
+            file.unlink()
+        make_certificates(other, ("127.0.0.1",))
+        genuine = (other / "ca.crt").read_bytes()
+        if b"=" in genuine:
+            break
+    service.server.authority = genuine + service.server.authority
+    with pytest.raises(ConfigError, match=r"is not the server of this token|certificate is refused"):
+        enrol(Home(tmp_path / "device"), service.token(authority=fingerprint(genuine)))
+    assert service.registry.members() == []
+
+
 def test_a_token_that_is_expired_or_used_is_refused(service: Service, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="refused: this token is expired"):
         enrol(Home(tmp_path / "late"), service.token(seconds=-1))
