@@ -18,7 +18,7 @@ from enum import Enum
 
 from tuf.api.metadata import Timestamp
 
-from client.predict.student import runtime_version
+from client.predict.student import runtime_version, sha256
 from client.updates.clock import Moment, moment
 from client.updates.delivery import Server, plain
 from client.updates.download import Step, complete, prepare
@@ -32,7 +32,7 @@ from fedstill.errors import ConfigError, ReleaseError, UpdateError
 from fedstill.files import write_atomic
 from fedstill.release.manifest import MANIFEST
 from fedstill.release.trust import Trust
-from fedstill.release.verify import METADATA, Signed, verify_folder, verify_metadata
+from fedstill.release.verify import METADATA, Signed, digest, verify_folder, verify_metadata
 from protos.delivery_pb2 import (
     OUTCOME_COMMITTED,
     OUTCOME_INSTALLED,
@@ -174,6 +174,8 @@ class Updater:
         if signed.version <= runs:
             if time.clock:
                 self._remember(signed, time)
+            if state.running and not state.watched and state.running.version == signed.version:
+                settled = self._mend(state.running, trust, reply, signed, time) or settled
             return settled or Result(Kind.NOTHING, f"version {runs} is the newest")
         newer = signed.timestamp_version > state.highest_timestamp > 0
         if not (time.clock or newer or signed.timestamp_version == state.evidence):
@@ -248,6 +250,22 @@ class Updater:
         watched = self._watch() or Result(Kind.SWITCHED, f"version {signed.version} runs and is watched")
         clock = "" if time.clock else "; no clock, its newer signed timestamp is the evidence of the time"
         return Result(watched.kind, f"{watched.detail}; {chosen.detail}{clock}")
+
+    def _mend(
+        self, running: Installed, trust: Trust, reply: NewestReply, signed: Signed, time: Moment
+    ) -> Result | None:
+        """Fetch anew what went bad on the disk of the release that runs; None: nothing did. The state stays."""
+        folder = self.home.slot(running.version)
+        paths = {folder / name: expected for name, expected in running.sha256.items()}
+        if all(path.is_file() and sha256(path) == expected for path, expected in paths.items()):
+            return None
+        for name, expected in signed.files.items():
+            if (folder / name).is_file() and digest(folder / name) != expected:
+                (folder / name).unlink()
+        prepare(folder, dict(zip(METADATA, (reply.timestamp, reply.snapshot, reply.targets), strict=True)), signed)
+        complete(folder, signed, self.server, self.step)
+        verify_folder(folder, trust, time.time)
+        return Result(Kind.KEPT, f"version {running.version} had gone bad on the disk and was fetched anew")
 
     def _watch(self) -> Result | None:
         """Bring a watch to its end, unless the prediction server does; None: nothing is watched, or that one does."""

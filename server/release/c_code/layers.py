@@ -98,7 +98,10 @@ def read(proto: onnx.ModelProto) -> Network:
     Raises:
         ExportError: it is no chain, or has an operator or a form of one that the C code does not know.
     """
-    return _Reader(proto).network()
+    try:
+        return _Reader(proto).network()
+    except (IndexError, KeyError, ValueError) as error:  # an input that an operator may have, or may not
+        raise ExportError(f"C code: an operator has a form that is not known ({error!r})") from error
 
 
 def _unknown(node: onnx.NodeProto, what: str) -> NoReturn:

@@ -277,6 +277,22 @@ def refusing(folder: Path, manifest: Manifest) -> Chosen:
     raise ReleaseError("its self-test fails")
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"rot"), lambda path: path.unlink()])
+@pytest.mark.parametrize("name", [None, MANIFEST])
+def test_a_release_that_went_bad_on_the_disk_is_fetched_anew(
+    name: str | None, spoil: Callable[[Path], None], device: Device, releases: Releases
+) -> None:
+    assert device.updater().check().kind is Kind.KEPT
+    before = device.home.state().running
+    assert before is not None
+    spoil(device.home.slot(before.version) / (name or before.file))
+    result = device.updater().check()
+    assert (result.kind, "fetched anew" in result.detail) == (Kind.KEPT, True)
+    assert device.home.state().running == before
+    unharmed(device, version_of(releases[0]))
+    assert device.updater().check().kind is Kind.NOTHING
+
+
 def test_a_version_that_failed_its_trial_is_remembered_and_not_tried_again(kept: Device, releases: Releases) -> None:
     old, new = map(version_of, releases)
     result = kept.updater(trial=refusing).check()

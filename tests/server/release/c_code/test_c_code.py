@@ -147,6 +147,22 @@ def test_what_is_no_chain_of_known_operators_is_refused_by_name(tmp_path: Path) 
         read(quantized(proto, tmp_path))
 
 
+def test_a_form_of_an_operator_that_is_not_known_is_refused() -> None:
+    nodes = []
+    for before, after in (("image", "x"), ("mean", "logits")):
+        nodes.append(helper.make_node("QuantizeLinear", [before, "step", "zero"], [f"{after}-q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{after}-q", "step", "zero"], [after]))
+    nodes.insert(2, helper.make_node("ReduceMean", ["x"], ["mean"]))  # over everything: it names no axes
+    given = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    found = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])
+    scale = [
+        numpy_helper.from_array(np.array(0.1, dtype=np.float32), "step"),
+        numpy_helper.from_array(np.array(0, dtype=np.uint8), "zero"),
+    ]
+    with pytest.raises(ExportError, match="C code: an operator has a form that is not known"):
+        read(helper.make_model(helper.make_graph(nodes, "g", [given], [found], scale)))
+
+
 def test_a_float_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="C code: operator Conv takes image before it is quantized"):
         read(graph("mean", np.random.default_rng(0)))
