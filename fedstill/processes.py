@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ GRACE = 15.0
 """Seconds that a program has to end before it is killed."""
 POLL = 0.2
 MAX_LOG = 10 * 1024 * 1024
-"""Bytes of a log beyond which a program that starts again gets a new one; the last one is kept beside it."""
+"""Bytes of a log beyond which it begins anew; the last one is kept beside it."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class Supervisor:
         if running is not None:
             code = running.poll()
             if code is None:
+                _shorten(self._log(program))
                 return
             _signal(running, signal.SIGKILL)  # what it started must not outlive it
             log.warning("%s ended with code %d; it starts again in %g s", program.name, code, program.pause)
@@ -146,10 +148,12 @@ class Supervisor:
                 log.error("%s can't be started: %s; trying again in %g s", program.name, error, program.pause)
                 self._due[program.name] = now + program.pause
 
+    def _log(self, program: Program) -> Path:
+        return self._logs / f"{program.name}.log"
+
     def _start(self, program: Program) -> None:
-        path = self._logs / f"{program.name}.log"
-        if path.exists() and path.stat().st_size > MAX_LOG:
-            path.replace(path.with_suffix(".log.1"))
+        path = self._log(program)
+        _shorten(path)
         search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         with path.open("ab") as output:
             started = subprocess.Popen(
@@ -180,6 +184,15 @@ class Supervisor:
             running.wait()
             with suppress(OSError):
                 (self._pids / f"{program.name}.pid").unlink()
+
+
+def _shorten(log_file: Path) -> None:
+    """Let a long log begin anew: a program appends to it, so that it goes on at the new end."""
+    with suppress(OSError):
+        if log_file.stat().st_size > MAX_LOG:
+            with suppress(OSError):  # a full disk takes no copy, and gains by what follows
+                shutil.copyfile(log_file, log_file.with_suffix(".log.1"))
+            os.truncate(log_file, 0)
 
 
 def _end_with_parent() -> None:

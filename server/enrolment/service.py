@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             secret, public_key = self._read()
-        except ValueError:
+        except (ValueError, RecursionError):
             self._say(HTTPStatus.BAD_REQUEST, {"error": "not a request for enrolment"})
             return
         try:
@@ -120,8 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(content, dict):
             raise ValueError("form")
         secret, public_key = content.get("token"), content.get("public_key")
-        if not isinstance(secret, str) or not isinstance(public_key, str) or len(secret) > MAX_SECRET:
+        if not isinstance(secret, str) or not isinstance(public_key, str):
             raise ValueError("fields")
+        if len(secret) > MAX_SECRET or not secret.isascii():
+            raise ValueError("secret")
         return secret, public_key
 
     def _say(self, status: HTTPStatus, content: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def test_a_killed_program_is_started_again_and_what_it_started_ends_with_it(tmp_
         second, second_helper = pid(record), pid(helper)
         assert alive(second)
     assert not alive(second)
-    assert not alive(second_helper)
+    eventually(lambda: not alive(second_helper))  # it was told to end; nobody waits for it
     assert not record.exists()
 
 
@@ -71,6 +71,15 @@ def test_a_program_that_ends_waits_before_it_starts_again_and_its_words_are_kept
     log = tmp_path / "logs" / "short.log"
     with supervised(tmp_path, Program("short", ["sh", "-c", "echo $WORD"], pause=0.05, env={"WORD": "once more"})):
         eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 3)
+
+
+def test_a_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedstill.processes.MAX_LOG", 10_000)
+    log, old = tmp_path / "logs" / "talker.log", tmp_path / "logs" / "talker.log.1"
+    with supervised(tmp_path, Program("talker", ["sh", "-c", "while :; do printf '%01000d\\n' 7; sleep 0.02; done"])):
+        eventually(lambda: old.exists() and old.stat().st_size > 10_000)
+        eventually(lambda: 0 < log.stat().st_size < 10_000)
+        assert "\0" not in log.read_text()  # it goes on at the new end
 
 
 def test_a_program_that_can_not_be_started_is_tried_again(tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ def test_nobody_there_is_told(service: Service, tmp_path: Path) -> None:
         b"{}",
         b'{"token": 1, "public_key": ""}',
         json.dumps({"token": "x" * 300, "public_key": ""}).encode(),
+        json.dumps({"token": "\ud800", "public_key": ""}).encode(),
+        b"[" * 16_000,
     ],
 )
 def test_what_is_no_request_is_refused(body: bytes, service: Service) -> None:
