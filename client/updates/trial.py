@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.predict.student import Student, runtime_version
-from fedstill.device_classes import Budget, budget_of
+from fedstill.device_classes import Budget
 from fedstill.errors import ReleaseError
 from fedstill.release.manifest import Manifest
 from fedstill.release.selftest import self_test
@@ -72,7 +72,7 @@ def try_release(folder: Path, manifest: Manifest) -> Chosen:
         raise ReleaseError(f"needs ONNX Runtime {least} or newer, this device has {have}")
     if manifest.artifact not in manifest.self_test.expected or not manifest.self_test.shape[0]:
         raise ReleaseError(f"{manifest.artifact}: its manifest holds no self-test of it")
-    budget = budget_of(manifest.device_class)
+    budget = manifest.budget
     best, details = manifest.artifact, []
     results = {best: measure(folder, manifest, best, budget)}
     for name in sorted(manifest.self_test.expected.keys() - {best}):

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from fedstill.config import Settings
+from fedstill.device_classes import Budget
 from fedstill.errors import ReleaseError
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images
@@ -132,6 +133,8 @@ class Description(Settings):
     """The models by file name."""
     runtime: Runtime
     self_test: SelfTest
+    budget: Budget = Budget()
+    """What the release was allowed to cost; the devices that install it hold it to the same."""
     metrics: dict[str, Any]
     """What was measured when the release was verified."""
 

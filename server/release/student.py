@@ -197,7 +197,7 @@ def release(
     exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
     described = None
     if not failure:
-        described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, metrics)
+        described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, budget, metrics)
     return Released(**measured, confusion=confusion.tolist(), checks=found, description=described)
 
 
@@ -273,6 +273,7 @@ def _describe(
     vectors: Images,
     answers: dict[str, Answer],
     exact: dict[str, bool],
+    budget: Budget,
     metrics: dict[str, Any],
 ) -> Description:
     files = {}
@@ -305,5 +306,6 @@ def _describe(
             shape=(count, channels, height, width),
             expected=expected,
         ),
+        budget=budget,
         metrics=metrics,
     )
