@@ -37,6 +37,10 @@ _CHANNEL = (
     ("grpc.keepalive_timeout_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    # A thousand devices at once keep calls waiting: gRPC would cancel those that wait for more than 30 s.
+    ("grpc.server_max_unrequested_time_in_server", 600),
+    ("grpc.server.max_pending_requests", MAX_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_CALLS),
     ("grpc.max_connection_idle_ms", 600_000),  # a device asks every few hours, not every minute
 )
 
