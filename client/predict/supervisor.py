@@ -274,7 +274,8 @@ class Supervisor:
         if not watched and not self._home.state().good:
             return False
         give_up(self._home, failed.version, reason)
-        enqueue(self._home, failed.version, OUTCOME_ROLLED_BACK, reason, failed.file, figures)
+        with contextlib.suppress(OSError):  # on a full disk the report is lost, and not the good release
+            enqueue(self._home, failed.version, OUTCOME_ROLLED_BACK, reason, failed.file, figures)
         return True
 
     def _watch(self, serving: _Serving) -> None:

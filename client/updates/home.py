@@ -4,18 +4,20 @@ root.json       the root that this device trusts; put there by its owner, replac
 state.json      see `client.updates.state`
 slots/<v>/      releases: the running one, the last good one, and one on its way
 reports/        what the server has not been told yet
+reserve         room on the disk for one more state.json, should it be full when a release has to be left
 update.lock     held by the one updater
 predict.lock    held by the one prediction server
 state.lock      held for the moment of a change
 """
 
+import errno
 import fcntl
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -26,7 +28,9 @@ from client.updates.state import State
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 
-ROOT, STATE, SLOTS, REPORTS = "root.json", "state.json", "slots", "reports"
+ROOT, STATE, SLOTS, REPORTS, RESERVE = "root.json", "state.json", "slots", "reports", "reserve"
+RESERVED = 64 * 1024  # bytes, several times those of a state
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def default_home() -> Path:
@@ -175,4 +179,14 @@ class Home:
             yield
 
     def _write(self, state: State) -> None:
-        write_atomic(self.folder / STATE, state.model_dump_json(indent=1).encode())
+        content, reserve = state.model_dump_json(indent=1).encode(), self.folder / RESERVE
+        try:
+            write_atomic(self.folder / STATE, content)
+        except OSError as error:
+            if error.errno not in FULL or not reserve.exists():
+                raise
+            reserve.unlink()  # what it was kept for: a full disk must not keep a device on a release that failed
+            write_atomic(self.folder / STATE, content)
+        if not reserve.exists():
+            with suppress(OSError):
+                write_atomic(reserve, bytes(RESERVED))

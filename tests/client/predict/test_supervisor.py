@@ -1,13 +1,14 @@
 """The supervisor with real students in real processes: nothing that a student does takes it, or a request, down."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,33 @@ def test_a_watched_release_that_fails_is_left_and_the_request_is_answered_by_the
         assert (state.running.version, state.watched) == (good, False)
         assert [failed.version for failed in state.failed] == [bad]
         assert reason in state.failed[0].reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk that is full")
+def test_a_full_disk_keeps_no_device_on_a_release_that_fails(
+    releases: tuple[Path, Path], keys: Keys, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+    try:
+        home = Home(disk / "home")
+        home.make()
+        good = install(home, releases[0])
+        keep(home, good)
+        with supervised(home) as supervisor:
+            bad = install(home, make_release(tmp_path / "bad", keys, "crashing"))
+            until(lambda: supervisor.status()["version"] == bad)
+            with (disk / "rest").open("wb", buffering=0) as rest, suppress(OSError):
+                while rest.write(bytes(1024)):
+                    pass
+            assert shutil.disk_usage(disk).free == 0
+            assert supervisor.ask(TRIGGERED).version == good
+            running = home.state().running
+            assert running is not None
+            assert running.version == good
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_watched_release_that_drifts_is_left(
