@@ -95,11 +95,16 @@ def free_ports(count: int) -> list[int]:
 class Deployment:
     """The server's and the devices' folders, and the processes that keep them running."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scenario: str = SCENARIO, *, copied: bool = True) -> None:
+        """Lay out the folders.
+
+        `copied`: devices are given the proxy set as a file; otherwise they fetch what they need.
+        """
         self.folder = folder
+        self.copied = copied
         self.server = folder / "server"
         self.file = folder / "two-classes.toml"
-        self.file.write_text(SCENARIO)
+        self.file.write_text(scenario)
         self.scenario: Scenario = load_scenario(str(self.file))
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -116,12 +121,13 @@ class Deployment:
 
     def up(self) -> None:
         """Begin with nothing, end with a fleet that is there."""
-        port, enrolment, *ports = free_ports(2 + self.scenario.devices)
+        port, enrolment, delivery, *ports = free_ports(3 + self.scenario.devices)
         where = ("--home", str(self.server))
-        listen = ("--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+        listen = ["--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1"]
+        listen += ["--delivery-port", str(delivery)]
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.start("server", "server", "start", *where)
-        eventually(lambda: _listens(port) and _listens(enrolment), "SuperLink and enrolment service")
+        eventually(lambda: all(map(_listens, (port, enrolment, delivery))), "SuperLink, enrolment and delivery service")
         write_device_folders(self.scenario, self.folder / "data")
         for kind, own in zip(self.scenario.classes_of_devices(), ports, strict=True):
             self.enrol(kind, own)
@@ -130,7 +136,9 @@ class Deployment:
         """Enrol one more device, start it, and return its number; the fourth and later ones have no data."""
         number = len(list(self.folder.glob("d[0-9]")))
         data = self.folder / "data" / f"device-{number}" / "data.toml"
-        has = ["--data", str(data), "--proxy", str(self.folder / "data" / PROXY)] if data.exists() else []
+        has = ["--data", str(data)] if data.exists() else []
+        if has and self.copied:
+            has += ["--proxy", str(self.folder / "data" / PROXY)]
         token = fedstill("server", "token", "--class", kind, "--home", str(self.server)).strip()
         home = str(self.device(number))
         said = fedstill("client", "enroll", token, "--home", home, "--port", str(port), *has)
