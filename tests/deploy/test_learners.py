@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedstill.processes import holder
 from fedstill.release.parcel import parcel_name
 from fedstill.release.verify import digest
 from tests.deploy.test_deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
@@ -41,8 +40,9 @@ class Watch:
 
     def __init__(self, home: Path) -> None:
         lock = home / "run" / "client.lock"
-        eventually(lambda: holder(lock) is not None, "the device's processes")
-        self._supervisor = psutil.Process(holder(lock))
+        # Read only: whoever looks whether it is held takes it for a moment, and then the device can't.
+        eventually(lambda: lock.exists() and lock.read_text() != "", "the device's processes")
+        self._supervisor = psutil.Process(int(lock.read_text()))
         self.peak_mb = 0.0
         self.programs: set[str] = set()
         self.with_torch: set[str] = set()
