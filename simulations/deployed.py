@@ -23,7 +23,7 @@ from fedstill.workers import use_one_thread
 from server.deployment.runs import read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
-from server.release.student import INT8_FILE, Released
+from server.release.student import Released
 from simulations.job import federate, plan_of
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
@@ -173,7 +173,8 @@ def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mappi
                 "student": plan.student_of[name],
                 "accuracy_devices": known.rows[-1]["device_accuracy"][name],
                 "accuracy_released": facts.accuracy_int8,
-                "artifact": f"students/{name}/{INT8_FILE}",
+                "artifact": f"students/{name}/{facts.artifact}",
+                "format": facts.format,
                 "refused": facts.refused,
             }
             for name, facts in released.items()
