@@ -99,7 +99,8 @@ def write_report(
     if released:
         confusion.append(("Test samples; shades are shares of a true class", confusion_plot(released, label_names)))
         strengths = "Accuracy of the released students on disturbed test samples, by strength"
-        robustness.append((strengths, robustness_plot(released)))
+        if any(found["robustness"] for found in released.values()):
+            robustness.append((strengths, robustness_plot(released)))
     plots = [
         Group("Accuracy by round", [("On the global test set, by device class", accuracy_plot([rows], summary))]),
         Group("Exchange", exchange),

@@ -71,7 +71,8 @@ class Released:
         quantized_operators: operators whose weights are in the numbers of the format.
         peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the released file; 0: it did not run.
         activation_bytes: most bytes of activations, in the numbers of the format, that live at once.
-        robustness: accuracy of the released file by disturbance and level, on a part of the test set.
+        robustness: accuracy of the released file by disturbance and level, on a part of the test set; empty: the
+            task's samples are no pictures.
         confusion: its predictions, rows are true classes `[classes, classes]`.
         c_code: bytes of flash, static RAM and arena of its C sources, as far as they are known; empty: it has none.
         checks: what it had to hold.
@@ -270,6 +271,8 @@ def clear_samples(found: Floats) -> Ints:
 
 
 def _robustness(content: bytes, task: Task, test: tuple[Images, Ints]) -> dict[str, dict[str, float]]:
+    if not task.pictures:
+        return {}
     part = some(len(test[1]))
     images, labels = np.array(test[0][part]), test[1][part]
 
