@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from client import background
 from client.centroids import Domain
 from client.disk import Disk, Stored
+from client.learner import DeviceData, acknowledged, bases_after, opened, tested_now, work_of
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
-from fedstill.errors import PacketError, StaleCacheError
-from fedstill.exchange import RoundTask, close_task, open_request, said
+from fedstill.exchange import RoundTask, close_task
 from fedstill.failures import stage
-from fedstill.fit import Fit
 from fedstill.learning import Anchor, Lesson, State, build, logits, restored, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import architecture
@@ -34,27 +33,6 @@ from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
 from fedstill.stored import BASE, load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, Task
-
-ROUND_TEST_SAMPLES = 1000  # a full evaluation in each round would cost as much as the training
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """What a device learns from and is measured on.
-
-    Attributes:
-        images: private samples, which never leave the device.
-        labels: their classes `[samples]`.
-        proxy: the shared unlabelled samples.
-        test_images: what the device evaluates on; empty: it does not.
-        test_labels: their classes.
-    """
-
-    images: Images
-    labels: Ints
-    proxy: Images
-    test_images: Images
-    test_labels: Ints
 
 
 @dataclass
@@ -129,6 +107,7 @@ class Device:
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
         self.held = counts > 0
+        self._disk = Disk(folder, durable)
 
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.
@@ -152,16 +131,12 @@ class Device:
         What is learned changes `model` only; nothing lasts before `finish`.
         """
         asked = packet.round_of(request)
-        stored = self._load(asked)
+        stored = self._disk.load(asked, self._read)
         if stored is not None and stored.round_number == asked:
             return stored.answer
-        cache = LabelCache.empty(self.context.proxy_size, self.context.classes) if stored is None else stored.cache
-        try:
-            task = open_request(self.context, cache, request)
-        except StaleCacheError as error:
-            return DeviceAnswer(b"", {}, str(error), error.held)
-        except PacketError as error:
-            return DeviceAnswer(b"", {}, str(error), cache.version)
+        task = opened(self.context, None if stored is None else stored.cache, request)
+        if isinstance(task, DeviceAnswer):
+            return task
         with stage("restore"):
             model = self._model(stored)
         with stage("prepare"):
@@ -180,11 +155,12 @@ class Device:
         task = begun.task
         with stage("encode"):
             labels = self._labels(asked, task)
-            base = next((base for base in begun.bases if self.delta and base.version == task.acknowledged), None)
+            base = acknowledged(begun.bases, task)
             content = close_task(self.context, task, labels, self.uplink, entropy_coded=self.entropy_coded, base=base)
         answer = DeviceAnswer(content, {**self._score(tested), **_work(begun.lessons)})
         with stage("save"):
-            self._save(_State(task.round_number, state, task.cache, answer, self._bases(base, task, labels)))
+            bases = bases_after(self.context, base, labels, self.uplink, task.round_number) if self.delta else ()
+            self._save(_State(task.round_number, state, task.cache, answer, bases))
         return answer
 
     def asked_images(self, begun: Begun) -> Images:
@@ -194,16 +170,7 @@ class Device:
 
     def test_images(self, begun: Begun) -> Images:
         """Return what a round's student is measured on: a fixed part of the test samples, all in the last round."""
-        last = begun.task.round_number == begun.task.rounds
-        images: Images = self.data.test_images if last else self.data.test_images[:ROUND_TEST_SAMPLES]
-        return images
-
-    def _bases(self, base: Base | None, task: RoundTask, labels: SoftLabels) -> tuple[Base, ...]:
-        """Return what a later request may call acknowledged: this packet, or, should it get lost, what it extends."""
-        if not self.delta:
-            return ()
-        latest = said(self.context, base, labels, self.uplink, task.round_number)
-        return (latest,) if base is None else (base, latest)
+        return tested_now(begun.task, self.data.test_images)
 
     def _lessons(self, task: RoundTask, first: bool) -> tuple[Lesson, ...]:
         """Return the digest, if there is anything to digest, and the revisit; by background both are one fit."""
@@ -280,10 +247,6 @@ class Device:
         rng = stream(self.context.seed, "centroids", self.number)
         return Domain.of(self.data.images, self.data.proxy, self.settings.centroids, self.task, rng)
 
-    def _load(self, asked: int) -> _State | None:
-        """Return the state of the asked round, or else of the newest round before it that can be read."""
-        return Disk(self.folder, self.durable).load(asked, self._read)
-
     def _read(self, stored: Stored) -> _State:
         """Return a state that lay on the disk.
 
@@ -305,16 +268,7 @@ class Device:
         more = {**store_cache(state.cache), "bases": len(state.bases)}
         for place, base in enumerate(state.bases):
             more |= {f"base-{place}/{key}": value for key, value in store_base(base).items()}
-        Disk(self.folder, self.durable).save(Stored(state.round_number, state.student, state.answer, more))
-
-
-def work_of(fits: Iterable[Fit], batches: int = 1) -> dict[str, float]:
-    """Return the optimizer steps of fits and the samples in them, with so many batches in a step."""
-    done = list(fits)
-    return {
-        "steps": float(sum(how.steps for how in done)),
-        "samples": float(batches * sum(how.steps * how.batch for how in done)),
-    }
+        self._disk.save(Stored(state.round_number, state.student, state.answer, more))
 
 
 def _work(lessons: Iterable[Lesson]) -> dict[str, float]:

@@ -6,8 +6,6 @@ killed goes on from a finished round, and one that is asked the same round twice
 """
 
 import json
-import logging
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +17,10 @@ from safetensors import SafetensorError, TensorSpec, serialize
 from safetensors.torch import load
 from torch import Tensor
 
-from fedstill.files import drop_unfinished, write_atomic
+from client.states import States
 from fedstill.learning import State
 from fedstill.rounds import DeviceAnswer
 
-log = logging.getLogger("fedstill")
-UNREADABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 CHECKSUM = 4  # bytes at a file's end
 FACTS, PACKET, STUDENT, MORE = "facts", "packet", "student/", "more/"  # names and prefixes of tensors in a file
 
@@ -48,17 +44,16 @@ class Stored:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
 class Disk:
-    """A device's folder.
+    """The states of a device with torch.
 
-    Attributes:
-        folder: where its states lie.
+    Args:
+        folder: where they lie.
         durable: whether a state is on the disk when `save` returns; else a power failure may damage it.
     """
 
-    folder: Path
-    durable: bool = True
+    def __init__(self, folder: Path, durable: bool = True) -> None:
+        self._states = States(folder, ".state", durable=durable)
 
     def load(self, asked: int, read: Callable[[Stored], T]) -> T | None:
         """Return what `read` makes of the state of the asked round, or else of the newest before it that it can read.
@@ -66,45 +61,15 @@ class Disk:
         A file that is not what was written, or that `read` refuses with one of `UNREADABLE`, is passed over with a
         warning.
         """
-        newest = self._name(asked)
-        for name in sorted(self._states(), reverse=True):
-            if name > newest:
-                continue
-            path = self.folder / name
-            try:
-                return read(unpacked(path.read_bytes()))
-            except UNREADABLE as error:
-                log.warning("state %s can't be read and is passed over: %s", path, error)
-        return None
+        return self._states.load(asked, lambda path: read(unpacked(path.read_bytes())))
 
     def save(self, state: Stored) -> None:
-        """Write a state, then drop all but this round's and the one before it.
-
-        Later ones too: a server that was restored from a backup repeats rounds, and what was said then is not of this
-        course of the run.
-        """
-        own = self._name(state.round_number)
-        write_atomic(self.folder / own, packed(state), durable=self.durable)
-        drop_unfinished(self.folder)
-        stored = sorted(self._states())
-        before = [name for name in stored if name < own][-1:]
-        for name in stored:
-            if name not in (own, *before):
-                (self.folder / name).unlink()
+        """Write a state, then drop all but this round's and the one before it."""
+        self._states.save(state.round_number, packed(state))
 
     def path(self, round_number: int) -> Path:
         """Return the file of a round's state."""
-        return self.folder / self._name(round_number)
-
-    def _name(self, round_number: int) -> str:
-        return f"round-{round_number:05d}.state"
-
-    def _states(self) -> list[str]:
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        return [name for name in names if name.startswith("round-") and name.endswith(".state")]
+        return self._states.path(round_number)
 
 
 def packed(state: Stored) -> bytes:
@@ -130,12 +95,16 @@ def unpacked(content: bytes) -> Stored:
     """Return the state that `packed` made this content of.
 
     Raises:
-        UNREADABLE: it is not what `packed` made.
+        ValueError: it is not what `packed` made.
+        KeyError: something is missing.
     """
     block = memoryview(content)[:-CHECKSUM]
     if zlib.crc32(block).to_bytes(CHECKSUM, "little") != content[-CHECKSUM:]:
         raise ValueError("it is damaged, its checksum does not hold")
-    tensors = load(bytes(block))
+    try:
+        tensors = load(bytes(block))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
     facts = json.loads(tensors[FACTS].numpy().tobytes())
     answer = DeviceAnswer(tensors[PACKET].numpy().tobytes(), facts["metrics"])
     return Stored(facts["round"], _below(STUDENT, tensors), answer, {**_below(MORE, tensors), **facts["more"]})

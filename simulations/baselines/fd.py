@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from client.device import work_of
 from client.disk import Disk, Stored
+from client.learner import work_of
 from fedstill.errors import PacketError
 from fedstill.learning import build, fit, predict, state_of
 from fedstill.losses import soft_cross_entropy
