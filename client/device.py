@@ -1,15 +1,13 @@
 """A device: its student, its private data, its label cache, and what it does in a round.
 
-The state after each round lies on the device's disk, the last two rounds of it, so that a device that was killed goes
-on from a finished round, and one that is asked the same round twice answers from what it already did.
+The state after each round lies on the device's disk (`client/disk.py`). A state that can't be read counts as not there:
+the device goes on from the older one or from nothing, and catches up.
 """
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from torch import Tensor, nn
 
 from client import background
 from client.centroids import Domain
+from client.disk import Disk, Stored
 from client.learner import DeviceData, acknowledged, bases_after, opened, tested_now, work_of
-from client.states import States, checked_zip
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
@@ -33,14 +31,14 @@ from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.settings import DeviceSettings, Encoding
 from fedstill.soft_labels import Floats, Ints, SoftLabels, soft_labels
-from fedstill.stored import load_base, load_cache, store_base, store_cache
+from fedstill.stored import BASE, load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, Task
 
 
 @dataclass
 class _State:
     round_number: int
-    student: dict[str, torch.Tensor]
+    student: State
     cache: LabelCache
     answer: DeviceAnswer
     bases: tuple[Base, ...]  # what was said up to the acknowledged packet, and with the last one
@@ -109,7 +107,7 @@ class Device:
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
         self.held = counts > 0
-        self._states = States(folder, ".pt", self._read, number, durable=durable)
+        self._disk = Disk(folder, durable)
 
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.
@@ -133,7 +131,7 @@ class Device:
         What is learned changes `model` only; nothing lasts before `finish`.
         """
         asked = packet.round_of(request)
-        stored = self._states.load(asked)
+        stored = self._disk.load(asked, self._read)
         if stored is not None and stored.round_number == asked:
             return stored.answer
         task = opened(self.context, None if stored is None else stored.cache, request)
@@ -249,33 +247,28 @@ class Device:
         rng = stream(self.context.seed, "centroids", self.number)
         return Domain.of(self.data.images, self.data.proxy, self.settings.centroids, self.task, rng)
 
-    def _read(self, path: Path) -> _State:
-        """Read a state and verify the file's own checksums, which `torch.load` does not do.
+    def _read(self, stored: Stored) -> _State:
+        """Return a state that lay on the disk.
 
         Raises:
-            UNREADABLE: the file is not what was written.
+            KeyError: something is missing.
+            ValueError: it is about another proxy set.
         """
-        checked_zip(path)
-        stored: dict[str, Any] = torch.load(path, weights_only=True)
-        cache = load_cache(stored)
+        cache = load_cache(stored.more)
         if cache.labels.shape != (self.context.proxy_size, self.context.classes):
             raise ValueError("it is about another proxy set")
-        answer = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
-        bases = tuple(load_base(base, self.context.classes) for base in stored["bases"])
-        return _State(stored["round"], stored["student"], cache, answer, bases)
+        bases = tuple(
+            load_base({key: stored.more[f"base-{place}/{key}"] for key in BASE}, self.context.classes)
+            for place in range(stored.more["bases"])
+        )
+        return _State(stored.round_number, stored.student, cache, stored.answer, bases)
 
     def _save(self, state: _State) -> None:
-        content = io.BytesIO()
-        stored = {
-            "round": state.round_number,
-            "student": state.student,
-            **store_cache(state.cache),
-            "bases": [store_base(base) for base in state.bases],
-            "packet": torch.frombuffer(bytearray(state.answer.packet), dtype=torch.uint8),
-            "metrics": dict(state.answer.metrics),
-        }
-        torch.save(stored, content)
-        self._states.save(state.round_number, content.getbuffer())
+        """Write the state, then drop all but this round's and the one before it."""
+        more = {**store_cache(state.cache), "bases": len(state.bases)}
+        for place, base in enumerate(state.bases):
+            more |= {f"base-{place}/{key}": value for key, value in store_base(base).items()}
+        self._disk.save(Stored(state.round_number, state.student, state.answer, more))
 
 
 def _work(lessons: Iterable[Lesson]) -> dict[str, float]:

@@ -4,62 +4,78 @@ A state that can't be read counts as not there: the device goes on from the olde
 """
 
 import logging
-import pickle
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from fedstill.files import drop_unfinished, write_atomic
 
 log = logging.getLogger("fedstill")
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.PickleError, zipfile.BadZipFile)
+UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile)
 S = TypeVar("S")
 
 
-class States(Generic[S]):
+class States:
     """The states in a folder, a file per round.
 
     Args:
         folder: where they lie.
         suffix: of the files.
-        read: returns the state in a file, or raises one of `UNREADABLE`.
-        device: number of the device, for what is logged.
-        durable: whether a state is on the disk before `save` returns.
+        durable: whether a state is on the disk when `save` returns; else a power failure may damage it.
     """
 
-    def __init__(self, folder: Path, suffix: str, read: Callable[[Path], S], device: int, *, durable: bool) -> None:
-        self._folder, self._suffix, self._read = folder, suffix, read
-        self._device, self._durable = device, durable
+    def __init__(self, folder: Path, suffix: str, *, durable: bool) -> None:
+        self._folder, self._suffix, self._durable = folder, suffix, durable
 
-    def _path(self, round_number: int) -> Path:
-        return self._folder / f"round-{round_number:05d}{self._suffix}"
+    def path(self, round_number: int) -> Path:
+        """Return the file of a round's state."""
+        return self._folder / self._name(round_number)
 
-    def load(self, asked: int) -> S | None:
-        """Return the state of the asked round, or else of the newest round before it that can be read."""
-        for path in sorted(self._folder.glob(f"round-*{self._suffix}"), reverse=True):
-            if path > self._path(asked):
+    def load(self, asked: int, read: Callable[[Path], S]) -> S | None:
+        """Return the state of the asked round, or else of the newest round before it that can be read.
+
+        Args:
+            asked: a round.
+            read: returns the state in a file, or raises one of `UNREADABLE`: it is passed over with a warning then.
+        """
+        newest = self._name(asked)
+        for name in reversed(self._stored()):
+            if name > newest:
                 continue
+            path = self._folder / name
             try:
-                return self._read(path)
+                return read(path)
             except UNREADABLE as error:
-                log.warning("device %d: state %s can't be read and is passed over: %s", self._device, path, error)
+                log.warning("state %s can't be read and is passed over: %s", path, error)
         return None
 
-    def save(self, round_number: int, content: bytes | memoryview) -> None:
+    def save(self, round_number: int, content: bytes) -> None:
         """Write the state, then drop all but this round's and the one before it.
 
         Later ones too: a server that was restored from a backup repeats rounds, and what was said then is not of this
         course of the run.
         """
-        own = self._path(round_number)
-        write_atomic(own, content, durable=self._durable)
+        own = self._name(round_number)
+        write_atomic(self._folder / own, content, durable=self._durable)
         drop_unfinished(self._folder)
-        stored_rounds = sorted(self._folder.glob(f"round-*{self._suffix}"))
-        before = [path for path in stored_rounds if path < own][-1:]
-        for path in stored_rounds:
-            if path not in (own, *before):
-                path.unlink()
+        stored = self._stored()
+        before = [name for name in stored if name < own][-1:]
+        for name in stored:
+            if name not in (own, *before):
+                (self._folder / name).unlink()
+
+    def _name(self, round_number: int) -> str:
+        return f"round-{round_number:05d}{self._suffix}"
+
+    def _stored(self) -> list[str]:
+        """Return the names of the states, older ones first; with ten thousand devices a glob each is too slow."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if name.startswith("round-") and name.endswith(self._suffix))
 
 
 def checked_zip(path: Path) -> None:

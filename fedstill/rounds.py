@@ -20,12 +20,14 @@ class DeviceAnswer:
         metrics: what the device measured of itself.
         refusal: why the request was refused.
         held_version: cache version that the device holds; told on refusal, so that the server sends what is missing.
+        absence: why the device takes no part in this round, which it has not looked at; then all else is empty.
     """
 
     packet: bytes
     metrics: Mapping[str, float]
     refusal: str = ""
     held_version: int = 0
+    absence: str = ""
 
 
 @dataclass

@@ -24,7 +24,7 @@ from fedstill.workers import use_one_thread
 from server.deployment.runs import read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
-from server.release.student import INT8_FILE, Released
+from server.release.student import Released
 from simulations.backbones import make_backbones
 from simulations.job import federate, plan_of
 from simulations.memory import PeakMemory
@@ -189,7 +189,8 @@ def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mappi
                 "learner": setup.scenario.device_classes[name].learner,
                 "accuracy_devices": known.rows[-1]["device_accuracy"][name],
                 "accuracy_released": facts.accuracy_int8,
-                "artifact": f"students/{name}/{INT8_FILE}",
+                "artifact": f"students/{name}/{facts.artifact}",
+                "format": facts.format,
                 "refused": facts.refused,
             }
             for name, facts in released.items()

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from client.executors import CohortSettings
 from fedstill.config import Settings, override, parse, read_toml
-from fedstill.device_classes import Budget
+from fedstill.device_classes import Budget, FormatChoice
 from fedstill.errors import ConfigError
 from fedstill.loading import nearest
 from fedstill.settings import (
@@ -74,6 +74,10 @@ class DeviceClassSettings(Settings):
     student's int8 features, without torch; `observer` nothing: it answers and measures."""
     budget: Budget | None = None
     """What its release may cost, where that differs from the built-in budget of the class's name."""
+    format: FormatChoice = "static-int8"
+    """Numeric format of its release: `static-int8`, best for convolutions; `dynamic-int8` for transformers and dense
+    students; `float16`, `float32`, `int4`; or `measured`, the best on this machine of those that pass the gate, which
+    another machine may find otherwise."""
 
 
 class MethodSettings(Settings):

@@ -79,8 +79,8 @@ class Observer:
         self._backbone = backbone
         self._entropy_coded = entropy_coded
         self._delta = delta
-        load = partial(read, context=context, shape=backbone.head.shape)
-        self._states = States(folder, SUFFIX, load, number, durable=durable)
+        self._read = partial(read, context=context, shape=backbone.head.shape)
+        self._states = States(folder, SUFFIX, durable=durable)
 
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.
@@ -88,7 +88,7 @@ class Observer:
         A request that breaks a rule is refused with the reason; the device keeps what it has.
         """
         asked = packet.round_of(request)
-        stored = self._states.load(asked)
+        stored = self._states.load(asked, self._read)
         if stored is not None and stored.round_number == asked:
             return stored.answer
         task = opened(self.context, None if stored is None else stored.cache, request)

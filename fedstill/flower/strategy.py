@@ -39,6 +39,8 @@ from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
 MAX_FAILED_QUERIES = 3
+QUERY_LIMIT = 180.0
+"""Seconds to wait for hosts to tell their devices, which costs them nothing: the round waits for one that is silent."""
 IN_MEMORY = 256_000_000  # bytes of a round's soft labels, of which a consensus makes a copy
 
 A = TypeVar("A", default=SoftLabels)
@@ -247,6 +249,9 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host answered for device %d, which is not its own", round_number, device)
                 continue
             self.traffic.add_uplink(device, len(answer.packet))
+            if answer.absence:  # it has not looked at the request: what it holds is as before
+                refused[device] = f"absent: {answer.absence}"
+                continue
             if answer.refusal:
                 refused[device] = answer.refusal
                 self._exchange.refused(device, answer.held_version)
@@ -311,10 +316,20 @@ class RoundStrategy(Strategy, Generic[A]):
 
         All are counted once the last reply is taken: only a message that was sent has its id and full size. A repeated
         message's packets were counted when they were made; all of it is envelope then.
+
+        Who a reply is from, its sender says, and nobody else checks: it counts only where the message that it answers
+        was sent to that host.
         """
+        asked: dict[int, list[Message]] = {}
+        for message in messages:
+            asked.setdefault(message.metadata.dst_node_id, []).append(message)
         for reply in grid.send_and_receive(messages, timeout=timeout):
             self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
-            yield reply
+            source, question = reply.metadata.src_node_id, reply.metadata.reply_to_message_id
+            if reply.has_error() or any(sent.metadata.message_id == question for sent in asked.get(source, ())):
+                yield reply
+            else:
+                log.warning("a reply claims to be of host %d, which was not asked that: it is not used", source)
         for message in messages:
             self.traffic.add_message(len(serialize(message)), 0 if repeated else _packets_in(message))
 
@@ -328,8 +343,9 @@ class RoundStrategy(Strategy, Generic[A]):
             self._hosts = {node: devices for node, devices in self._hosts.items() if node in nodes}
             unknown = sorted(nodes - self._hosts.keys())
             if unknown:
-                queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
-                self._register(list(self._send(grid, queries, self.policy.timeout)))
+                limit = min(self.policy.timeout, QUERY_LIMIT)
+                queries = [Message(RecordDict(), node, QUERY, ttl=min(self.policy.ttl, limit)) for node in unknown]
+                self._register(list(self._send(grid, queries, limit)))
             known = sum(len(devices) for devices in self._hosts.values())
             if known >= needed or time.monotonic() > deadline:
                 return

@@ -31,11 +31,13 @@ def programs(home: ServerHome) -> list[Program]:
         *("--root-certificates", str(home / "ca.crt")),
         *secret,
     ]
+    metrics = Program("metrics", module("server.deployment.metrics", str(home.folder)))
     return [
         Program("superlink", superlink, env=quiet),
         Program("superexec", superexec, env=quiet),
         Program("enrolment", module("server.enrolment", str(home.folder))),
         Program("delivery", _delivery(home, config)),
+        *([metrics] if config.metrics_port else []),
     ]
 
 

@@ -16,7 +16,7 @@ from fedstill.release.model import normalized, one_by_one, session
 from fedstill.tasks import load_task
 from server.release.quantize import all_integer
 from tests.deploy.arm import CORES, Board, root_file_system
-from tests.deploy.test_deployment import PATIENCE, SCENARIO, Deployment, command, fedstill, rows
+from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, fedstill, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(3600)]
 SLOW = 10 * PATIENCE
@@ -25,7 +25,6 @@ IMAGES = 100
 ONE_ROUND = (
     SCENARIO.replace("two-classes", "one-round")
     .replace("rounds = 3", "rounds = 1")
-    .replace("devices = 3", "devices = 2")
     .replace('student = "tiny-separable-s" }', 'student = "tiny-conv-s", learner = "head" }')
 )
 IMPORT = """
@@ -83,15 +82,15 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     board = Board(rootfs, folder, "cortex-a53")
 
     class Mixed(Deployment):
-        def start(self, name: str, *arguments: str) -> None:
+        def start(self, name: str, *arguments: str, within: tuple[str, ...] = ()) -> None:
             if name != "device-1":
-                super().start(name, *arguments)
+                super().start(name, *arguments, within=within)
                 return
             emulated = board.command("python3", "-P", "-m", "fedstill.cli", *arguments)
             with (self.folder / f"{name}.out").open("ab") as output:
-                self._running.append(subprocess.Popen(emulated, stdout=output, stderr=subprocess.STDOUT))
+                self._running[name] = subprocess.Popen(emulated, stdout=output, stderr=subprocess.STDOUT)
 
-    found, out = Mixed(folder, ONE_ROUND, copied=False), folder / "run"
+    found, out = Mixed(folder, devices=2, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
         told = (folder / "run.out").open("wb")

@@ -9,7 +9,7 @@ import pytest
 
 from fedstill.release.parcel import parcel_name
 from fedstill.release.verify import digest
-from tests.deploy.test_deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
+from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 BOARD_MB = 380
@@ -27,7 +27,7 @@ SCENARIO_OF_ALL = (
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    found = Deployment(tmp_path_factory.mktemp("l"), SCENARIO_OF_ALL, copied=False)
+    found = Deployment(tmp_path_factory.mktemp("l"), scenario=SCENARIO_OF_ALL, copied=False)
     try:
         found.up()
         yield found
