@@ -1,10 +1,10 @@
 """What static int8 costs a student that it suits badly, by calibration alone and after distillation under quantization.
 
 `python -m benchmarks.qat [--json] [--seeds 0 1 2] [--spread 30]`: on digits, a depthwise student is distilled from a
-teacher about unlabelled images; then the channels before each depthwise convolution are scaled by 1/spread to spread and
-the scales undone behind, which ReLU lets pass. Its float answers stay the same, but a scale per tensor no longer fits
-its activations: the collapse of depthwise students, made to size. Both int8 forms come from that one float student, the
-same proxy images and labels; the test set is only measured on.
+teacher about unlabelled images; then the channels before each depthwise convolution are scaled by 1/spread to spread
+and the scales undone behind, which ReLU lets pass. Its float answers stay the same, but a scale per tensor no longer
+fits its activations: the collapse of depthwise students, made to size. Both int8 forms come from that one float
+student, the same proxy images and labels; the test set is only measured on.
 """
 
 import argparse
