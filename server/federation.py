@@ -235,10 +235,7 @@ class Federation:
             known.reputation.update(zip(sorted(replies.votes), consensus.reputation, strict=True))
         covered = consensus.covered
         self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
-        cache = self.exchange.cache
-        ids = cache.usable(replies.round_number, self.exchange.duration)
-        labels = cache.labels[ids]
-        shared = (ids, labels, replies.round_number)
+        shared = (*self.labels(replies.round_number), replies.round_number)
         names = list(known.students)
         calls = [("student", self.plan, self.data, name, known.students[name], *shared) for name in names]
         if self.plan.teacher is not None:  # first, as it takes longest
@@ -273,6 +270,13 @@ class Federation:
         for device in observing:
             del trained[device]
         return replace(replies, votes=trained)
+
+    def labels(self, round_number: int | None = None) -> tuple[Ints, Floats]:
+        """Return the proxy samples whose labels are in use after a round, by default the last, and these labels."""
+        cache = self.exchange.cache
+        now = self.knowledge.round_number if round_number is None else round_number
+        ids = cache.usable(now, self.exchange.duration)
+        return ids, cache.labels[ids]
 
     def _teacher_labels(self, ids: Ints) -> Floats | None:
         if self.plan.teacher is None:

@@ -144,7 +144,7 @@ def run(grid: Grid, context: Context) -> None:
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
         federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners)
-        released = release_students(setup, shelf, federation.knowledge.students, progress)
+        released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),
             "timing": {"wall_seconds": time.monotonic() - started, "rounds_seconds": federation.knowledge.seconds},

@@ -85,7 +85,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
             progress.stage("references", total, total - left)
         progress.step(total - left)
         compared = done
-    released = release_students(setup, shelf, known.students, progress)
+    released = release_students(setup, shelf, known.students, progress, federation.labels())
     initial = None
     if plan.teacher is not None:
         initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)

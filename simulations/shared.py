@@ -39,7 +39,7 @@ def key_of_teacher_only(scenario: Scenario, student: str, architecture: str, tea
     digest = hashlib.sha256()
     for name in sorted(teacher):
         digest.update(name.encode() + teacher[name].numpy().tobytes())
-    students = scenario.students.model_dump(include={"distil", "last", "temperature"})
+    students = scenario.students.model_dump(include={"distil", "last", "temperature", "adaptation"})
     return _key("teacher_only", _data(scenario), student, architecture, digest.hexdigest(), students, scenario.rounds)
 
 

@@ -13,6 +13,7 @@ from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
 from server.delivery.summary import read as read_telemetry
+from server.release import aware
 from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
 
@@ -30,6 +31,8 @@ def validate(scenario: Scenario) -> None:
         encodings |= {kind.uplink, kind.downlink} - {""}
     for encoding in sorted(encodings):
         codec(encoding, task.classes)
+    if scenario.students.quantization_aware is not None and not aware.available():
+        raise ConfigError("students.quantization_aware needs torchao: install the extra server on x86-64, or unset it")
     if scenario.telemetry:
         read_telemetry(Path(scenario.telemetry))
     resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})
