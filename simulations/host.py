@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from simulations.attacks import hostile_answer, hostile_devices
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
+from simulations.stream import Arrived, arrived
+from simulations.stream_device import StreamDevice
 
 
 @lru_cache(maxsize=4)
@@ -28,18 +30,29 @@ def device_data(shelf: Shelf, number: int) -> DeviceData:
     return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
 
 
+def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) -> tuple[DeviceData, Arrived]:
+    """Return what a virtual device learns from in a round, and how it came to it."""
+    own = shelf.of_device(number)
+    rounds = scenario.rounds
+    found = arrived(scenario.stream, own.images, own.labels, round_number, rounds, scenario.seed, number)
+    test = shelf.test
+    return DeviceData(found.images, found.labels, shelf.proxy, test.images, test.labels), found
+
+
 def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Device:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
     kind = scenario.device_classes[scenario.class_of(number)]
-    return Device(
+    made: Callable[..., Device] = partial(Device, data=device_data(shelf, number))
+    if scenario.stream.window:
+        made = partial(StreamDevice, partial(data_in, scenario, shelf, number))
+    return made(
         number=number,
         student=kind.student,
         task=task,
         context=shelf.context(scenario.seed, task.classes),
         settings=scenario.device,
         uplink=kind.uplink or scenario.exchange.uplink,
-        data=device_data(shelf, number),
         folder=folder / f"device-{number:05d}",
         entropy_coded=scenario.exchange.entropy_coding,
         delta=scenario.exchange.delta,

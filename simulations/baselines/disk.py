@@ -1,6 +1,7 @@
 """What a baseline's device keeps between rounds: its student and its last answer, the last two rounds of them."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from fedstill.rounds import DeviceAnswer
 
 @dataclass(frozen=True)
 class Stored:
-    """A device after a round."""
+    """A device after a round; `kept` is what its method keeps beside student and answer."""
 
     round_number: int
     student: State
     answer: DeviceAnswer
+    kept: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,26 @@ class Disk:
             return None
         stored: dict[str, Any] = torch.load(path, weights_only=True)
         reply = DeviceAnswer(stored["packet"].numpy().tobytes(), stored["metrics"])
-        return Stored(stored["round"], stored["student"], reply)
+        return Stored(stored["round"], stored["student"], reply, stored.get("kept", {}))
 
-    def save(self, round_number: int, student: State, reply: DeviceAnswer) -> None:
-        """Write the state after a round, then drop all but this round's and the one before it."""
+    def save(
+        self, round_number: int, student: State, reply: DeviceAnswer, kept: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the state after a round, then drop all but this round's and the one before it.
+
+        Args:
+            round_number: the round.
+            student: its student.
+            reply: what it answered.
+            kept: tensors and numbers that a method keeps beside these.
+        """
         content = io.BytesIO()
         stored = {
             "round": round_number,
             "student": student,
             "packet": torch.frombuffer(bytearray(reply.packet), dtype=torch.uint8),
             "metrics": dict(reply.metrics),
+            "kept": dict(kept or {}),
         }
         torch.save(stored, content)
         write_atomic(self._path(round_number), content.getvalue())
