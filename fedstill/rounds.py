@@ -10,6 +10,9 @@ from fedstill.soft_labels import Ints, SoftLabels
 
 A = TypeVar("A", default=SoftLabels)
 
+PREQUENTIAL = "prequential"
+"""Metric of a device on a stream: its accuracy on a round's new samples before it learned from them."""
+
 
 @dataclass(frozen=True)
 class DeviceAnswer:
@@ -95,3 +98,14 @@ def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str,
         for key, metric in (("device_steps", "steps"), ("device_samples", "samples")):
             work[key][name] = work[key].get(name, 0) + int(metrics.get(metric, 0))
     return work
+
+
+def prequential_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, float | None]]:
+    """Return the devices' mean prequential accuracy by device class, for a row; nothing where there is no stream."""
+    found: dict[str, list[float]] = {name: [] for name in classes}
+    for device, metrics in replies.metrics.items():
+        if PREQUENTIAL in metrics:
+            found.setdefault(replies.device_classes[device], []).append(metrics[PREQUENTIAL])
+    if not any(found.values()):
+        return {}
+    return {"prequential_accuracy": {name: sum(own) / len(own) if own else None for name, own in found.items()}}

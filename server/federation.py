@@ -16,7 +16,7 @@ from fedstill.learning import State, accuracy, predict, restored
 from fedstill.loading import resolve
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
-from fedstill.rounds import RoundReplies, Traffic, work_by_class
+from fedstill.rounds import RoundReplies, Traffic, prequential_by_class, work_by_class
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
 from fedstill.soft_labels import Bools, Floats, Ints
 from fedstill.stored import load_base, load_cache, store_base, store_cache
@@ -334,6 +334,7 @@ class Federation:
             **self._teacher_row(updated),
             "released_accuracy": dict(accuracies),
             "device_accuracy": {name: float(np.mean(found)) if found else None for name, found in by_class.items()},
+            **prequential_by_class(replies, self.plan.student_of),
             **work,
             "uplink_bytes": sum(self.traffic.uplink.values()),
             "downlink_bytes": sum(self.traffic.downlink.values()),

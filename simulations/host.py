@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from simulations.attacks import hostile_answer, hostile_devices
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, open_shelf
+from simulations.stream import Arrived, arrived
+from simulations.stream_device import StreamDevice
 
 
 @lru_cache(maxsize=4)
@@ -32,24 +34,33 @@ def device_data(shelf: Shelf, number: int) -> DeviceData:
     return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
 
 
+def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) -> tuple[DeviceData, Arrived]:
+    """Return what a virtual device learns from in a round, and how it came to it."""
+    own = shelf.of_device(number)
+    rounds = scenario.rounds
+    found = arrived(scenario.stream, own.images, own.labels, round_number, rounds, scenario.seed, number)
+    test = shelf.test
+    return DeviceData(found.images, found.labels, shelf.proxy, test.images, test.labels), found
+
+
 def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
     name = scenario.class_of(number)
     kind = scenario.device_classes[name]
-    backbone = None
-    if kind.learner != "torch":
-        backbone = Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}")
-    return learner(
-        kind.learner,
-        kind.student,
-        backbone,
+    made: Callable[..., Learner] = partial(learner, kind.learner, kind.student, data=device_data(shelf, number))
+    if scenario.stream.window:
+        made = partial(StreamDevice, partial(data_in, scenario, shelf, number), student=kind.student)
+    elif kind.learner == "torch":
+        made = partial(made, backbone=None)
+    else:
+        made = partial(made, backbone=Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}"))
+    return made(
         number=number,
         task=task,
         context=shelf.context(scenario.seed, task.classes),
         settings=scenario.device,
         uplink=kind.uplink or scenario.exchange.uplink,
-        data=device_data(shelf, number),
         folder=folder / f"device-{number:05d}",
         entropy_coded=scenario.exchange.entropy_coding,
         delta=scenario.exchange.delta,

@@ -24,7 +24,7 @@ from fedstill.tasks import load_task
 from fedstill.workers import unordered
 from server import students
 from server.federation import Plan, measure
-from simulations.host import device_data
+from simulations.host import data_in, device_data
 from simulations.setup import Setup
 from simulations.shared import SharedReferences, key_of_central, key_of_local_only, key_of_teacher_only
 from simulations.shelf import Shelf
@@ -43,6 +43,7 @@ def local_only(setup: Setup, number: int) -> float:
         if active and number not in participants(scenario.seed, round_number, everyone, active):
             continue
         seed = torch_seed(scenario.seed, "revisit", number, round_number)
+        data, _ = data_in(scenario, shelf, number, round_number)
         revisit(model, data, task, scenario.device, seed)
     return accuracy(model, data.test_images, data.test_labels, task)
 

@@ -23,6 +23,7 @@ from fedstill.settings import (
     TeacherSettings,
 )
 from simulations.attacks import AttackSettings
+from simulations.stream import StreamSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -95,6 +96,12 @@ class MethodSettings(Settings):
     """Whether all devices have to hold the same architecture."""
     gamma: float = Field(default=1.0, ge=0)
     """FD's gamma: weight of the other devices' label vectors in a device's loss."""
+    neighbours: int = Field(default=3, ge=1)
+    """k of `neighbours`: how many devices, the nearest ones, a device copies labels from."""
+    needs_teacher: bool = False
+    """Whether it can't do without the scenario's teacher."""
+    holds_proxy: bool = False
+    """Whether devices of a half of their own hold the proxy set; the product's do."""
 
 
 class CentralSettings(Settings):
@@ -120,6 +127,7 @@ class Scenario(Settings):
     method: MethodSettings = MethodSettings()
     data: DataSettings
     partition: PartitionSettings = PartitionSettings()
+    stream: StreamSettings = StreamSettings()
     device_classes: dict[str, DeviceClassSettings] = Field(min_length=1)
     teacher: TeacherSettings | None = None
     """The server's model; absent: the devices have no teacher, and the server no labels."""
@@ -144,8 +152,12 @@ class Scenario(Settings):
         if self.teacher is None and self.data.server_samples and self.method == MethodSettings():
             # A baseline without a teacher leaves them aside, so that its split is that of the others.
             raise ValueError("data.server_samples are of no use without a teacher: set them to 0 or add [teacher]")
+        if self.stream.window and any(kind.learner != "torch" for kind in self.device_classes.values()):
+            raise ValueError("stream.window needs devices whose learner is torch")
         if self.teacher is None and self.consensus.rule == "selective-teacher":
             raise ValueError("consensus.rule 'selective-teacher' needs a teacher: add [teacher]")
+        if self.teacher is None and self.method.needs_teacher:
+            raise ValueError(f"method {self.method.name} needs a teacher: add [teacher]")
         if self.teacher is not None and self.data.guard_samples == 0:
             raise ValueError("a teacher needs data.guard_samples to judge its updates")
         if self.teacher is not None and self.data.guard_samples >= self.data.server_samples:

@@ -44,7 +44,7 @@ def key_of_teacher_only(scenario: Scenario, student: str, architecture: str, tea
 
 
 def _data(scenario: Scenario) -> dict[str, Any]:
-    return scenario.model_dump(include={"task", "seed", "devices", "data", "partition"})
+    return scenario.model_dump(include={"task", "seed", "devices", "data", "partition", "stream"})
 
 
 def _key(kind: str, *parts: Any) -> str:

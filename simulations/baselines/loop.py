@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedstill.files import write_atomic
 from fedstill.flower import RoundPolicy, RoundStrategy
 from fedstill.learning import State
-from fedstill.rounds import RoundReplies, Traffic, work_by_class
+from fedstill.rounds import RoundReplies, Traffic, prequential_by_class, work_by_class
 from fedstill.workers import unordered
 from server.checkpoints import Checkpoints
 from server.federation import measure
@@ -66,7 +66,7 @@ class Loop:
             if "accuracy" in metrics:
                 by_class[replies.device_classes[device]].append(metrics["accuracy"])
         kinds = setup.scenario.device_classes
-        return row(
+        found = row(
             replies.round_number,
             answers=len(replies.votes),
             refused={str(device): reason for device, reason in sorted(replies.refused.items())},
@@ -75,6 +75,7 @@ class Loop:
             work=work_by_class(replies, kinds),
             traffic=self.outcome.traffic,
         )
+        return {**found, **prequential_by_class(replies, kinds)}
 
     def _save(self) -> None:
         outcome, traffic = self.outcome, self.outcome.traffic
