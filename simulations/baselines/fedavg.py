@@ -25,7 +25,7 @@ from simulations.host import device_data
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
 
 
 class FedAvg(ServerHalf[Weights]):
@@ -78,7 +78,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
 
     A device keeps nothing between rounds: the same request gets the same answer.
     """
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, seed=0)
