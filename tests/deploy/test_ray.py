@@ -91,7 +91,7 @@ def simulate(out: Path, *options: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((out / "summary.json").read_text())
-    for key in ("timing", "peak_rss_bytes", "engine"):
+    for key in ("timing", "peak_rss_bytes", "engine", "commit"):
         del summary[key]
     for key in ("messages", "envelope_bytes"):
         del summary["wire"][key]
