@@ -156,7 +156,7 @@ def federate(
     if plan.teacher is not None:
         progress.step(1)
     finished = federation.knowledge.round_number
-    progress.stage("rounds", scenario.rounds, finished)
+    progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
     policy = RoundPolicy(
         scenario.devices,
         wire.quorum,

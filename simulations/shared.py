@@ -16,7 +16,7 @@ from simulations.scenario import Scenario
 
 def key_of_local_only(scenario: Scenario, number: int) -> str:
     """Return what the local training of a device depends on: data, who is asked when, its student and the revisit."""
-    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    kind = scenario.device_classes[scenario.class_of(number)]
     device = scenario.device.model_dump(include={"revisit", "logit_adjustment", "prior_floor"})
     rounds = [scenario.rounds, scenario.exchange.active]
     return _key("local_only", _data(scenario), number, kind.student, device, rounds)

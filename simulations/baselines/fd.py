@@ -32,7 +32,7 @@ from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
 from simulations.stream_device import prequential
 
 
@@ -113,7 +113,7 @@ def loss_of(received: LabelVectors, gamma: float) -> Callable[[Tensor, Tensor], 
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Train on private data with what is received about its classes, and send one's own vectors: the device's half."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     try:
         received = decode(scenario.seed, task.classes, request)

@@ -26,7 +26,7 @@ from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
 from simulations.stream_device import prequential
 
 
@@ -80,7 +80,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
 
     A device keeps nothing between rounds: the same request gets the same answer.
     """
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, seed=0)

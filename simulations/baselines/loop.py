@@ -109,8 +109,8 @@ def rounds(grid: Grid, half: ServerHalf[A], setup: Setup, shelf: Shelf, progress
     scenario = setup.scenario
     loop = Loop(half, setup, shelf, progress)
     finished = len(loop.outcome.rows)
-    progress.stage("rounds", scenario.rounds, finished)
     wire = scenario.exchange
+    progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
     policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
     strategy: RoundStrategy[A] = RoundStrategy(
         half, loop.conclude, policy, finished + 1, sends_weights=scenario.method.sends_weights

@@ -170,7 +170,7 @@ def served(cache: LabelCache, ids: Ints, own: Floats, count: int) -> Floats:
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Copy, digest, revisit, and serve the round's draw: the device's half."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     context, count = shelf.context(scenario.seed, task.classes), scenario.method.neighbours
     try:

@@ -107,7 +107,7 @@ def run(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress) -> Outcom
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Let the student learn what its stream has brought from the device's own teacher: the device's half."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     assert scenario.teacher is not None
     task = load_task(scenario.task)
     like = state_of(build(architecture(scenario.teacher.architecture), task, seed=0))
