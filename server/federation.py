@@ -1,7 +1,7 @@
 """The server's side of a run: consensus, teacher, class students and checkpoints, round by round."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.rounds import RoundReplies, Traffic, work_by_class
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
-from fedstill.soft_labels import Bools, Floats, Ints
+from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels
 from fedstill.stored import load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, load_task
 from fedstill.workers import unordered
@@ -57,6 +57,19 @@ class ServerData(Protocol):
     @property
     def test(self) -> LabelledImages:
         """The test set, for reporting only."""
+
+
+class Clock(Protocol):
+    """Keeps the virtual time of a simulated run, as part of its rows and checkpoints."""
+
+    def row(self) -> Mapping[str, Any]:
+        """Return what the last round adds to its row."""
+
+    def stored(self) -> dict[str, Any]:
+        """Return what lasts, in the types that a checkpoint holds."""
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Take over what `stored` returned."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +183,7 @@ class Federation:
         exchange: the server's half of the exchange.
         checkpoints: where finished rounds are kept.
         on_round: called with each finished round's row after its checkpoint.
+        clock: the run's virtual time; None: it lives in none.
     """
 
     def __init__(
@@ -179,6 +193,7 @@ class Federation:
         exchange: ServerExchange,
         checkpoints: Checkpoints,
         on_round: Callable[[list[Row]], None],
+        clock: Clock | None = None,
     ) -> None:
         self.plan = plan
         self.data = data
@@ -186,6 +201,7 @@ class Federation:
         self.traffic = Traffic()
         self._checkpoints = checkpoints
         self._on_round = on_round
+        self._clock = clock
         self._task = load_task(plan.task)
         builtin = rules(plan.consensus)
         self._rule = resolve("consensus rule", plan.consensus.rule, builtin)
@@ -217,14 +233,8 @@ class Federation:
     def conclude(self, replies: RoundReplies) -> Mapping[str, float]:
         """Make a round's answers into consensus, teacher and class students, and write the checkpoint."""
         known = self.knowledge
-        teacher_labels = self._teacher_labels(replies.ids)
-        unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
-        votes = Votes.stack(replies.ids, replies.votes, teacher_labels, unsure, known.reputation)
-        consensus = self._consensus(votes)
-        if consensus.reputation is not None:
-            known.reputation.update(zip(sorted(replies.votes), consensus.reputation, strict=True))
-        covered = consensus.covered
-        self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
+        votes, consensus = self._agreed(replies.ids, replies.votes, replies.votes)
+        self._publish(replies, consensus)
         cache = self.exchange.cache
         ids = cache.usable(replies.round_number, self.exchange.duration)
         labels = cache.labels[ids]
@@ -249,7 +259,34 @@ class Federation:
         self._save()
         self._on_round(known.rows)
         scores = {} if updated is None else {"teacher_accuracy": float(row["teacher_accuracy"])}
-        return {"answers": float(len(replies.votes)), **scores}
+        return {"answers": float(replies.answers), **scores}
+
+    def _agreed(self, ids: Ints, answers: Mapping[int, SoftLabels], new: Collection[int]) -> tuple[Votes, Consensus]:
+        """Return answers as votes, and what they agree on; note the reputation of devices whose answers are new."""
+        if not answers:
+            return Votes.none(len(ids), self._task.classes), Consensus.none(len(ids), self._task.classes)
+        known = self.knowledge
+        teacher_labels = self._teacher_labels(ids)
+        unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
+        votes = Votes.stack(ids, answers, teacher_labels, unsure, known.reputation)
+        consensus = self._consensus(votes)
+        if consensus.reputation is not None:
+            found = zip(sorted(answers), consensus.reputation, strict=True)
+            known.reputation.update((device, values) for device, values in found if device in new)
+        return votes, consensus
+
+    def _publish(self, replies: RoundReplies, consensus: Consensus) -> None:
+        """Publish a round's consensus, and that of earlier rounds which late answers have changed."""
+        ids, labels = [replies.ids[consensus.covered]], [consensus.labels[consensus.covered]]
+        for earlier in replies.reopened:
+            _, changed = self._agreed(earlier.ids, earlier.votes, earlier.new)
+            kept = changed.covered & self.exchange.changeable(replies.round_number, earlier.ids)
+            ids.append(earlier.ids[kept])
+            labels.append(changed.labels[kept])
+        everything = np.concatenate(ids)
+        order = np.argsort(everything)
+        again = np.concatenate(ids[1:]) if replies.reopened else None
+        self.exchange.publish(replies.round_number, everything[order], np.concatenate(labels)[order], again)
 
     def _teacher_labels(self, ids: Ints) -> Floats | None:
         if self.plan.teacher is None:
@@ -293,7 +330,7 @@ class Federation:
         before, after = entropies(votes, consensus.labels)
         return {
             "round": replies.round_number,
-            "answers": len(replies.votes),
+            "answers": replies.answers,
             "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
             "abstained": float((~votes.present).sum() / max(1, votes.present.size)),
@@ -307,6 +344,7 @@ class Federation:
             **work,
             "uplink_bytes": sum(self.traffic.uplink.values()),
             "downlink_bytes": sum(self.traffic.downlink.values()),
+            **({} if self._clock is None else self._clock.row()),
         }
 
     def _teacher_row(self, updated: teacher.Updated | None) -> Row:
@@ -340,6 +378,7 @@ class Federation:
                 "downlink": dict(self.traffic.downlink),
                 "messages": self.traffic.messages,
                 "envelope_bytes": self.traffic.envelope_bytes,
+                **({} if self._clock is None else {"clock": self._clock.stored()}),
             },
         )
 
@@ -351,6 +390,8 @@ class Federation:
         self.exchange.class_caches = {name: load_cache(held) for name, held in stored["class_caches"].items()}
         self.exchange.previous = {name: load_cache(held) for name, held in stored["previous"].items()}
         self.exchange.acknowledged = dict(stored["acknowledged"])
+        if self._clock is not None:
+            self._clock.restore(stored["clock"])
         classes = self._task.classes
         self.exchange.bases = {device: load_base(base, classes) for device, base in stored["bases"].items()}
         self.traffic = Traffic(stored["uplink"], stored["downlink"], stored["messages"], stored["envelope_bytes"])
