@@ -64,6 +64,23 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Reopened(Generic[A]):
+    """An earlier round that late answers reached: its samples are decided about anew, or now for the first time.
+
+    Attributes:
+        round_number: the round that asked.
+        ids: its samples that no later round decides about, ascending `[samples]`.
+        votes: all answers about them by device, ascending, those that came before included.
+        new: devices whose answers were not decided with before.
+    """
+
+    round_number: int
+    ids: Ints
+    votes: Mapping[int, A]
+    new: frozenset[int]
+
+
+@dataclass(frozen=True)
 class RoundReplies(Generic[A]):
     """All usable answers of a round, and why the others are not.
 
@@ -74,6 +91,8 @@ class RoundReplies(Generic[A]):
         metrics: what each device measured, by device.
         refused: why a device's answer is not used, by device.
         device_classes: class of every known device.
+        reopened: where answers may be late, the earlier rounds that they reached, ascending.
+        answered: where answers may be late, devices that answered this round or an earlier one; None: those in `votes`.
     """
 
     round_number: int
@@ -82,6 +101,13 @@ class RoundReplies(Generic[A]):
     metrics: Mapping[int, Mapping[str, float]]
     refused: Mapping[int, str]
     device_classes: Mapping[int, str]
+    reopened: tuple[Reopened[A], ...] = ()
+    answered: int | None = None
+
+    @property
+    def answers(self) -> int:
+        """How many devices have a usable answer in this round."""
+        return len(self.votes) if self.answered is None else self.answered
 
 
 def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, int]]:

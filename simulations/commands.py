@@ -77,6 +77,9 @@ def simulate(
     keys: Annotated[
         Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
     ] = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Built-in fleet or fleet file: devices live in virtual time.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last round.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
@@ -90,7 +93,7 @@ def simulate(
     if seed is not None and seeds is not None:
         raise ConfigError("--seed and --seeds exclude each other")
     if resume:
-        changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices) if o is not None]]
+        changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices, fleet) if o is not None]]
         if out is None:
             raise ConfigError("--resume continues the folder named by --out; give --out")
         if changed or (method != OWN and seeds is None):
@@ -105,6 +108,8 @@ def simulate(
         ray_address=ray_address or "",
     )
     changes = changes_of(assignments or [], data_dir, seed, rounds, devices)
+    if fleet is not None:
+        changes.insert(0, f"fleet={json.dumps(fleet)}")
     if seeds is not None:
         _several((scenario, method), seed_list(seeds), changes, out, resume, console, how)
         return

@@ -1,5 +1,6 @@
 """Scenarios: one file says everything about a run; built-in ones lie in `scenarios/`."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from fedstill.settings import (
     TeacherSettings,
 )
 from simulations.attacks import AttackSettings
+from simulations.fleet.settings import FleetSettings, raw_fleet
 from simulations.stream import StreamSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -144,6 +146,9 @@ class Scenario(Settings):
     """How a host computes its devices: one by one; in worker processes, with the same result; or students of one
     architecture together, with other roundings."""
     cohort: CohortSettings = CohortSettings()
+    fleet: FleetSettings | None = None
+    """Devices that live in virtual time; a scenario file may name a built-in fleet or a fleet file here. Absent:
+    devices take no time and are always there."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -171,6 +176,12 @@ class Scenario(Settings):
             raise ValueError(f"exchange.active asks {self.exchange.active} of {self.devices} devices")
         if self.devices < len(self.device_classes):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
+        if self.fleet is not None:
+            if self.method.server or self.method.device:
+                raise ValueError(
+                    f"method {self.method.name} has rounds of its own, which know no virtual time: no fleet"
+                )
+            self.fleet.check(self.device_classes, self.exchange.active or self.devices, self.quorum)
         return self
 
     def _check_light(self, light: list[str]) -> None:
@@ -184,6 +195,11 @@ class Scenario(Settings):
             raise ValueError(f"{what} is no learner of method {self.method.name}")
         if self.device.certainty != "none":
             raise ValueError(f"{what} knows no certainty {self.device.certainty!r}: set device.certainty to 'none'")
+
+    @property
+    def quorum(self) -> int:
+        """Answers that a round needs."""
+        return max(1, math.ceil(self.exchange.quorum * (self.exchange.active or self.devices)))
 
     def class_counts(self) -> dict[str, int]:
         """Return the devices of each class: shares by largest remainder, at least one device in each class."""
@@ -255,7 +271,10 @@ def raw_scenario(name: str) -> dict[str, Any]:
         path = FOLDER / f"{name}.toml"
     else:
         raise ConfigError(f"unknown scenario {name!r}; {nearest(name, builtin())}")
-    return {**_absolute(read_toml(path), path.parent)}
+    raw = {**_absolute(read_toml(path), path.parent)}
+    if str(raw.get("fleet", "")).endswith(".toml"):
+        raw["fleet"] = str((path.parent / raw["fleet"]).resolve())
+    return raw
 
 
 def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenario:
@@ -264,9 +283,16 @@ def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenar
     Raises:
         ConfigError: unknown key, with the nearest valid one, or a value out of range.
     """
+    _read_fleet(raw)
     for change in changes:
         override(raw, change)
+        _read_fleet(raw)  # at once, so that later changes may be about parts of it
     return parse(Scenario, _absolute(raw, Path.cwd()), source)
+
+
+def _read_fleet(raw: dict[str, Any]) -> None:
+    if isinstance(raw.get("fleet"), str):
+        raw["fleet"] = raw_fleet(raw["fleet"])
 
 
 def dump(scenario: Scenario) -> str:
