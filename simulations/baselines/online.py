@@ -41,7 +41,7 @@ from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
 from simulations.stream import Arrived
 from simulations.stream_device import prequential
 
