@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import re
 import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
 from server.deployment.certificates import fingerprint, make_certificates, write_private
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome, default_home
-from server.deployment.programs import programs
+from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
 from server.release.keys import default_folder as default_keys
@@ -30,6 +31,7 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
+CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -46,6 +48,16 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
+        return False
+
+
+def _listens(address: str) -> bool:
+    """Return whether something takes connections at an address, host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return True
+    except OSError:
         return False
 
 
@@ -104,9 +116,16 @@ def init(
     _say("next: fedstill server start")
 
 
-def start(home: Folder = None) -> None:
+def start(
+    home: Folder = None,
+    only: Annotated[
+        str, typer.Option(help="Be only this one: superlink, superexec or enrolment; for a container of its own.")
+    ] = "",
+) -> None:
     """Run SuperLink, superexec and enrolment service until Ctrl-C; what ends is started again."""
     own = _home(home)
+    if only:
+        become(own, only)
     wanted = programs(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with sole(own / "run" / "server.lock", f"the server in {own.folder}"):
@@ -177,9 +196,10 @@ def run(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    own.config()
+    config = own.config()
     members = Registry(own / "fleet.db").members()
-    up = holder(own / "run" / "server.lock") is not None
+    # In containers nobody holds the lock: each process has one of its own.
+    up = holder(own / "run" / "server.lock") is not None or _listens(config.control)
     control = Control(own)
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
