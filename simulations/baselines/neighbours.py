@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from flwr.serverapp import Grid
 
-from client.device import revisit, work_of
+from client.device import revisit
 from client.disk import Disk, Stored
+from client.learner import work_of
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.errors import PacketError
