@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import secrets
+import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from server.delivery.logs import begin_log
 from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome, default_home
-from server.deployment.programs import programs
+from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
 from server.release.keys import ROOT, open_keys
@@ -32,6 +33,7 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
+CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -48,6 +50,16 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
+        return False
+
+
+def _listens(address: str) -> bool:
+    """Return whether something takes connections at an address, host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return True
+    except OSError:
         return False
 
 
@@ -112,9 +124,16 @@ def init(
     _say("next: fedstill server start")
 
 
-def start(home: Folder = None) -> None:
+def start(
+    home: Folder = None,
+    only: Annotated[
+        str, typer.Option(help="Be only this one: superlink, superexec, enrolment or delivery; for a container.")
+    ] = "",
+) -> None:
     """Run SuperLink, superexec, enrolment and delivery service until Ctrl-C; what ends is started again."""
     own = _home(home)
+    if only:
+        become(own, only)
     wanted = programs(own)
     begin_log(as_json=own.config().json_logs)
     with sole(own / "run" / "server.lock", f"the server in {own.folder}"):
@@ -185,9 +204,10 @@ def run(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    own.config()
+    config = own.config()
     members = Registry(own / "fleet.db").members()
-    up = holder(own / "run" / "server.lock") is not None
+    # In containers nobody holds the lock: each process has one of its own.
+    up = holder(own / "run" / "server.lock") is not None or _listens(config.control)
     control = Control(own)
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
