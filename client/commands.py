@@ -3,6 +3,7 @@
 import typer
 
 from client import deployment
+from client.install import commands as install
 from client.updates import commands as updates
 
 client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in runs, install releases, predict.")
@@ -11,5 +12,6 @@ client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in
 def register(app: typer.Typer) -> None:
     """Add this room's commands."""
     deployment.add(client)
+    install.add(client)
     updates.register(client)
     app.add_typer(client, name="client")

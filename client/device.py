@@ -154,6 +154,16 @@ class Device:
             tested = logits(begun.model, self.test_images(begun), self.task)
         return self.finish(begun, state_of(begun.model), asked, tested)
 
+    def answered(self, request: bytes) -> bool:
+        """Return whether this is a round that was answered already, and costs nothing to answer again.
+
+        Raises:
+            PacketError: the request names no round.
+        """
+        asked = packet.round_of(request)
+        stored = self._load(asked)
+        return stored is not None and stored.round_number == asked
+
     def begin(self, request: bytes) -> Begun | DeviceAnswer:
         """Return what a round asks to learn, or the answer where there is nothing to learn for it.
 
