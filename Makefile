@@ -34,6 +34,10 @@ test: setup ## Run the whole test suite, two files at a time
 test-deploy: setup ## Run the tests of real servers and devices as processes
 	$(BIN)/python -m pytest -m deploy $(ARGS) tests/deploy
 
+.PHONY: soak
+soak: setup ## Run a fleet of 20 device processes for an hour, with random kills (not in CI)
+	$(BIN)/python -m tests.deploy.soak $(ARGS)
+
 .PHONY: format
 format: setup ## Format the code
 	$(BIN)/ruff format .

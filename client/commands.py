@@ -3,6 +3,7 @@
 import typer
 
 from client import deployment
+from client.evaluate import commands as evaluate
 from client.install import commands as install
 from client.updates import commands as updates
 
@@ -14,4 +15,5 @@ def register(app: typer.Typer) -> None:
     deployment.add(client)
     install.add(client)
     updates.register(client)
+    evaluate.register(client)
     app.add_typer(client, name="client")

@@ -121,7 +121,8 @@ def troubles(machine: Machine) -> list[str]:
     """Return what is wrong or missing on a machine, each with what to do."""
     found = obstacles(machine)
     for name, extra in (("flwr", "edge"), ("onnxruntime", "edge"), ("torch", "edge-train")):
-        if name not in machine.packages:
+        needed = name != "torch" or machine.memory_mb >= TRAINING_MB  # smaller ones learn without
+        if needed and name not in machine.packages:
             found.append(f"{name} is not installed: install the extra {extra}")
     if "onnxruntime" in machine.packages and machine.providers == ():
         found.append("onnxruntime is installed but can't be imported: install it anew")

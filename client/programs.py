@@ -31,10 +31,11 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
         *("--port", str(config.supernode_port)),
     ]
     agent = module("client.agent", str(home.folder))
+    one = {"OMP_NUM_THREADS": "1"}  # thread, like a simulated device's process: threads change sums
     flower = {"FLWR_HOME": str(home.flwr)}
     if users is None:
         return [
-            Program("agent", agent, nice=nice),
+            Program("agent", agent, env=one, nice=nice),
             Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower),
         ]
     secret = ("--superexec-auth-secret-file", str(home.secret))
@@ -45,7 +46,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
         *secret,
     ]
     return [
-        Program("agent", agent, env={"HOME": str(home.state)}, user=users.agent, nice=nice),
+        Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
         Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
         Program("apps", superexec, env={"FLWR_HOME": str(home.apps), "HOME": str(home.apps)}, user=users.app),
     ]

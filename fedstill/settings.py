@@ -24,6 +24,11 @@ Encoding = Annotated[str, AfterValidator(_is_encoding)]
 OwnEncoding = Annotated[str, AfterValidator(_is_encoding_or_empty)]
 
 
+LearnerKind = Literal["torch", "head", "observer"]
+"""How a device learns: the whole student in torch; a softmax head on a backbone's features, without torch; not at all:
+it answers with what it got and measures that."""
+
+
 class FitSettings(Settings):
     """How a model is fitted to samples."""
 

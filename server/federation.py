@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from fedstill.consensus import Consensus, Votes, confidence_threshold, entropies, mixed, rules
+from fedstill.consensus.ballots import Ballots
+from fedstill.errors import QuorumError
 from fedstill.exchange import ServerExchange
 from fedstill.learning import State, accuracy, predict, restored
 from fedstill.loading import resolve
@@ -72,6 +74,7 @@ class Plan:
         students: settings of the class students.
         consensus: settings of the consensus.
         workers: processes that may compute at once.
+        observers: device classes that learn nothing: what they answer is the server's own knowledge.
     """
 
     task: str
@@ -82,6 +85,7 @@ class Plan:
     students: StudentSettings
     consensus: ConsensusSettings
     workers: int
+    observers: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -215,8 +219,14 @@ class Federation:
         return self.knowledge
 
     def conclude(self, replies: RoundReplies) -> Mapping[str, float]:
-        """Make a round's answers into consensus, teacher and class students, and write the checkpoint."""
+        """Make a round's answers into consensus, teacher and class students, and write the checkpoint.
+
+        Raises:
+            QuorumError: nobody that learns is among those who answered.
+        """
         known = self.knowledge
+        answers = len(replies.votes)
+        replies = self._trained(replies)
         teacher_labels = self._teacher_labels(replies.ids)
         unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
         votes = Votes.stack(replies.ids, replies.votes, teacher_labels, unsure, known.reputation)
@@ -241,7 +251,7 @@ class Federation:
         known.students = {name: state for name, (state, _) in distilled.items()}
         known.round_number = replies.round_number
         accuracies = {name: score for name, (_, score) in distilled.items()}
-        row = self._row(replies, votes, consensus, updated, accuracies)
+        row = self._row(replies, votes, consensus, updated, accuracies, answers)
         known.rows.append(row)
         now = time.monotonic()
         known.seconds += now - self._started
@@ -249,7 +259,20 @@ class Federation:
         self._save()
         self._on_round(known.rows)
         scores = {} if updated is None else {"teacher_accuracy": float(row["teacher_accuracy"])}
-        return {"answers": float(len(replies.votes)), **scores}
+        return {"answers": float(answers), **scores}
+
+    def _trained(self, replies: RoundReplies) -> RoundReplies:
+        """Return the replies with the votes of those alone that learn: an observer's would count the server twice."""
+        kinds, votes = replies.device_classes, replies.votes
+        observing = [device for device in votes if kinds[device] in self.plan.observers]
+        if not observing:
+            return replies
+        if len(observing) == len(votes):
+            raise QuorumError(f"round {replies.round_number}: only observers answered; check the devices that learn")
+        trained = votes if isinstance(votes, Ballots) else dict(votes)  # those on the disk are too many for memory
+        for device in observing:
+            del trained[device]
+        return replace(replies, votes=trained)
 
     def _teacher_labels(self, ids: Ints) -> Floats | None:
         if self.plan.teacher is None:
@@ -284,6 +307,7 @@ class Federation:
         consensus: Consensus,
         updated: teacher.Updated | None,
         accuracies: Mapping[str, float],
+        answers: int,
     ) -> Row:
         by_class: dict[str, list[float]] = {name: [] for name in self.plan.student_of}
         work = work_by_class(replies, self.plan.student_of)
@@ -293,7 +317,9 @@ class Federation:
         before, after = entropies(votes, consensus.labels)
         return {
             "round": replies.round_number,
-            "answers": len(replies.votes),
+            "answers": answers,
+            "trained": len(replies.votes),
+            "observed": answers - len(replies.votes),
             "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
             "abstained": float((~votes.present).sum() / max(1, votes.present.size)),

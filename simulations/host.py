@@ -6,9 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from client.device import Device, DeviceData
+from client.device import Device
 from client.executors import executor_of
+from client.learner import DeviceData, Learner
+from client.learners import learner
+from fedstill.errors import ConfigError
 from fedstill.loading import load_object
+from fedstill.release.backbone import Backbone
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
 from simulations.attacks import hostile_answer, hostile_devices
@@ -28,13 +32,19 @@ def device_data(shelf: Shelf, number: int) -> DeviceData:
     return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
 
 
-def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Device:
+def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
-    kind = scenario.device_classes[scenario.class_of(number)]
-    return Device(
+    name = scenario.class_of(number)
+    kind = scenario.device_classes[name]
+    backbone = None
+    if kind.learner != "torch":
+        backbone = Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}")
+    return learner(
+        kind.learner,
+        kind.student,
+        backbone,
         number=number,
-        student=kind.student,
         task=task,
         context=shelf.context(scenario.seed, task.classes),
         settings=scenario.device,
@@ -47,13 +57,25 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
     )
 
 
+def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Device:
+    """Return virtual device `number` of a scenario, which trains with torch.
+
+    Raises:
+        ConfigError: its class learns without torch.
+    """
+    found = make_learner(scenario, shelf, number, folder)
+    if not isinstance(found, Device):
+        raise ConfigError(f"device {number} learns without torch")
+    return found
+
+
 def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Let one device answer a request; runs in a worker."""
-    device = make_device(setup.scenario, _shelf(setup.assets), number, setup.device_states)
+    device = make_learner(setup.scenario, _shelf(setup.assets), number, setup.device_states)
     return leaving(setup.scenario, device, device.answer(request))
 
 
-def leaving(scenario: Scenario, device: Device, answer: DeviceAnswer) -> DeviceAnswer:
+def leaving(scenario: Scenario, device: Learner, answer: DeviceAnswer) -> DeviceAnswer:
     """Return what leaves the host: the device's answer, or what a hostile device makes of it."""
     attack = scenario.attack
     if attack.share and device.number in hostile_devices(attack, scenario.devices, scenario.seed):
@@ -83,15 +105,17 @@ class SimulatedFleet:
         return device_half(self.setup.scenario)(self.setup, number, request)
 
     def device(self, number: int) -> Device | None:
-        """Return a device of the product; None for a method with devices of its own."""
-        if self.setup.scenario.method.device:
+        """Return a device of the product that trains with torch; None for others and a method's own devices."""
+        scenario = self.setup.scenario
+        if scenario.method.device or scenario.device_classes[scenario.class_of(number)].learner != "torch":
             return None
-        return make_device(self.setup.scenario, _shelf(self.setup.assets), number, self.setup.device_states)
+        return make_device(scenario, _shelf(self.setup.assets), number, self.setup.device_states)
 
     def student(self, number: int) -> str:
-        """Return the architecture of a device's student."""
+        """Return the architecture of a device's student; those of other learners are none of torch's."""
         scenario = self.setup.scenario
-        return scenario.device_classes[scenario.class_of(number)].student
+        kind = scenario.device_classes[scenario.class_of(number)]
+        return kind.student if kind.learner == "torch" else f"{kind.learner} of {kind.student}"
 
     def leaving(self, device: Device, answer: DeviceAnswer) -> DeviceAnswer:
         """Return what leaves the host when a device gives this answer."""

@@ -17,6 +17,7 @@ from fedstill.workers import use_one_thread
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
 from server.release.keys import open_keys
+from simulations.backbones import make_backbones
 from simulations.baselines import job as baselines
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
@@ -44,6 +45,7 @@ def plan_of(setup: Setup) -> Plan:
         students=scenario.students,
         consensus=scenario.consensus,
         workers=setup.workers,
+        observers=frozenset(name for name, kind in scenario.device_classes.items() if kind.learner == "observer"),
     )
 
 
@@ -73,6 +75,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     started = time.monotonic()
     scenario = setup.scenario
     plan = plan_of(setup)
+    make_backbones(scenario, shelf)
     federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedstill.device_classes import Budget, budget_of
+from fedstill.device_classes import Budget, FormatChoice, budget_of
 from fedstill.learning import State
 from fedstill.release.manifest import Parent
 from fedstill.workers import close, unordered
@@ -49,7 +49,8 @@ def release_students(
         kind = setup.scenario.device_classes[name]
         budget = budget_of(name, kind.budget)
         devices_ms = known[name].latency_ms_p50 if name in known else None
-        calls.append((setup.scenario.task, name, kind.student, state, calibration, shelf, folder, budget, devices_ms))
+        models = (setup.scenario.task, name, kind.student, state, calibration)
+        calls.append((*models, shelf, folder, budget, devices_ms, kind.format))
     names = list(states)
     released: dict[str, Released] = {}
     for place, found in unordered(release_student, calls, setup.workers):
@@ -80,7 +81,8 @@ def release_student(
     folder: Path,
     budget: Budget,
     devices_ms: float | None,
+    wanted: FormatChoice,
 ) -> Released:
     """Export, quantize and verify one class student; runs in a worker."""
     test = (shelf.test.images, shelf.test.labels)
-    return release(task, name, student, state, calibration, test, folder, budget, devices_ms)
+    return release(task, name, student, state, calibration, test, folder, budget, devices_ms, wanted)

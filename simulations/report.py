@@ -23,11 +23,11 @@ from simulations.run_folder import REPORT
 CHECK_COLUMNS = (
     Column("class", "device class", text=True),
     Column("fp32 %", "accuracy of the fp32 ONNX file"),
-    Column("int8 %", "accuracy of the quantized file"),
+    Column("quantized %", "accuracy of the released file"),
     Column("drop pts", "accuracy that quantization cost, in points"),
     Column("95 % interval", "of the drop, paired by sample"),
     Column("torch difference", "largest relative difference of the fp32 file's logits from torch"),
-    Column("int8 operators", "operators with int8 weights"),
+    Column("operators", "operators whose weights are in the numbers of the format"),
     Column("file", "relative to the run folder", text=True),
 )
 
@@ -98,12 +98,13 @@ def write_report(
     confusion, robustness = [], []
     if released:
         confusion.append(("Test samples; shades are shares of a true class", confusion_plot(released, label_names)))
-        strengths = "Accuracy of the int8 students on disturbed test samples, by strength"
-        robustness.append((strengths, robustness_plot(released)))
+        strengths = "Accuracy of the released students on disturbed test samples, by strength"
+        if any(found["robustness"] for found in released.values()):
+            robustness.append((strengths, robustness_plot(released)))
     plots = [
         Group("Accuracy by round", [("On the global test set, by device class", accuracy_plot([rows], summary))]),
         Group("Exchange", exchange),
-        Group("Confusion of the released int8 students", confusion),
+        Group("Confusion of the released students", confusion),
         Group("Robustness", robustness),
         Group(
             "Private data",

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from client.executors import CohortSettings
 from fedstill.config import Settings, override, parse, read_toml
-from fedstill.device_classes import Budget
+from fedstill.device_classes import Budget, FormatChoice
 from fedstill.errors import ConfigError
 from fedstill.loading import nearest
 from fedstill.settings import (
@@ -17,6 +17,7 @@ from fedstill.settings import (
     DeviceSettings,
     ExchangeSettings,
     FitSettings,
+    LearnerKind,
     OwnEncoding,
     StudentSettings,
     TeacherSettings,
@@ -68,8 +69,15 @@ class DeviceClassSettings(Settings):
     """Encoding of its soft labels; empty: `exchange.uplink`."""
     downlink: OwnEncoding = ""
     """Encoding of the consensus for it; empty: `exchange.downlink`."""
+    learner: LearnerKind = "torch"
+    """How its devices learn: `torch` trains the student; `head`, for boards with 512 MB, only a softmax layer on the
+    student's int8 features, without torch; `observer` nothing: it answers and measures."""
     budget: Budget | None = None
     """What its release may cost, where that differs from the built-in budget of the class's name."""
+    format: FormatChoice = "static-int8"
+    """Numeric format of its release: `static-int8`, best for convolutions; `dynamic-int8` for transformers and dense
+    students; `float16`, `float32`, `int4`; or `measured`, the best on this machine of those that pass the gate, which
+    another machine may find otherwise."""
 
 
 class MethodSettings(Settings):
@@ -142,6 +150,9 @@ class Scenario(Settings):
             raise ValueError("a teacher needs data.guard_samples to judge its updates")
         if self.teacher is not None and self.data.guard_samples >= self.data.server_samples:
             raise ValueError("data.guard_samples leave no server sample to train on")
+        light = [name for name, kind in self.device_classes.items() if kind.learner != "torch"]
+        if light:
+            self._check_light(light)
         if self.method.homogeneous and len({kind.student for kind in self.device_classes.values()}) > 1:
             raise ValueError(f"method {self.method.name} needs the same student in all device classes")
         if self.exchange.active > self.devices:
@@ -149,6 +160,18 @@ class Scenario(Settings):
         if self.devices < len(self.device_classes):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
         return self
+
+    def _check_light(self, light: list[str]) -> None:
+        """Check that classes whose devices have no torch can take part."""
+        what = f"device_classes.{light[0]}.learner {self.device_classes[light[0]].learner!r}"
+        if all(kind.learner == "observer" for kind in self.device_classes.values()):
+            raise ValueError("all device classes observe: no device learns anything")
+        if self.teacher is None:
+            raise ValueError(f"{what} needs a teacher, of which it gets its backbone: add [teacher]")
+        if self.method.device:
+            raise ValueError(f"{what} is no learner of method {self.method.name}")
+        if self.device.certainty != "none":
+            raise ValueError(f"{what} knows no certainty {self.device.certainty!r}: set device.certainty to 'none'")
 
     def class_counts(self) -> dict[str, int]:
         """Return the devices of each class: shares by largest remainder, at least one device in each class."""

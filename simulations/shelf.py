@@ -77,6 +77,10 @@ class Shelf:
         """The file of the proxy set, as devices download it."""
         return self.folder / "proxy-images.npy"
 
+    def backbone_path(self, name: str) -> Path:
+        """Return the file of a device class's backbone, as its devices download it."""
+        return self.folder / f"backbone-{name}.onnx"
+
     @cached_property
     def proxy(self) -> Images:
         """The proxy set."""

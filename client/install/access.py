@@ -51,8 +51,9 @@ def check_data(config: DeviceConfig, users: Users, home: Home) -> None:
             parts += [part.parent for part in parts[1:]]
         for path in parts:
             _check_private(path.resolve(), users, home)
-    if config.proxy and not _as(users.agent, ["test", "-r", config.proxy]):
-        raise ConfigError(f"{config.proxy}: user {users.agent} can't read the proxy set; chmod it, or move it")
+    for public in (config.proxy, config.backbone):
+        if public and not _as(users.agent, ["test", "-r", public]):
+            raise ConfigError(f"{public}: user {users.agent} can't read it; open it to all, or move it")
 
 
 def _check_private(path: Path, users: Users, home: Home) -> None:

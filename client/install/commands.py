@@ -44,6 +44,7 @@ def install(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Description of this device's data, data.toml.")] = None,
     proxy: Annotated[Path | None, typer.Option(help="The server's proxy set, a .npy file.")] = None,
+    backbone: Annotated[Path | None, typer.Option(help="The class's backbone, for a device without torch.")] = None,
     service: Annotated[bool, typer.Option(help="A systemd service that starts now and at boot.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the unit, and change nothing.")] = False,
 ) -> None:
@@ -63,7 +64,7 @@ def install(
     if service:
         system.check_systemd()
     found = system.enrolled(user, own)
-    config = system.described(found, data, proxy)
+    config = system.described(found, data=data, proxy=proxy, backbone=backbone)
     text = unit(own, read_limits(found), config.device_class)
     users = Users()
     system.prepare(found, own, config, users)

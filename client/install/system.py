@@ -67,11 +67,10 @@ def enrolled(source: Home, home: Home) -> Home:
     return found
 
 
-def described(found: Home, data: Path | None, proxy: Path | None) -> DeviceConfig:
-    """Return what the device will be: what it is, with other data where they are named."""
-    changes = {"data": str(data.resolve()) if data else None, "proxy": str(proxy.resolve()) if proxy else None}
-    raw = {**found.config().model_dump(), **{key: value for key, value in changes.items() if value is not None}}
-    return parse(DeviceConfig, raw, str(found.config_path))
+def described(found: Home, **places: Path | None) -> DeviceConfig:
+    """Return what the device will be: what it is, with other data, proxy set or backbone where they are named."""
+    named = {key: str(path.resolve()) for key, path in places.items() if path is not None}
+    return parse(DeviceConfig, {**found.config().model_dump(), **named}, str(found.config_path))
 
 
 def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None:

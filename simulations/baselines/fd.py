@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from client.device import work_of
+from client.disk import Disk, Stored
+from client.learner import work_of
 from fedstill.errors import PacketError
 from fedstill.learning import build, fit, predict, state_of
 from fedstill.losses import soft_cross_entropy
@@ -23,7 +24,6 @@ from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
-from simulations.baselines.disk import Disk
 from simulations.baselines.evaluation import evaluate
 from simulations.baselines.half import Outcome, ServerHalf
 from simulations.baselines.label_vectors import LabelSums, LabelVectors, by_label, decode, encode
@@ -118,8 +118,8 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
         received = decode(scenario.seed, task.classes, request)
     except PacketError as error:
         return DeviceAnswer(b"", {}, str(error))
-    disk = Disk(setup.device_states / f"device-{number:05d}")
-    stored = disk.load(received.round_number)
+    disk = Disk(setup.device_states / f"device-{number:05d}", durable=False)  # as the virtual devices of the product
+    stored = disk.load(received.round_number, lambda state: state)
     if stored is not None and stored.round_number == received.round_number:
         return stored.answer
     student = scenario.device_classes[scenario.class_of(number)].student
@@ -136,5 +136,5 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     content = encode(scenario.seed, own, received.round_number, received.rounds)
     scores = evaluate(model, data, task, received.round_number == received.rounds)
     reply = DeviceAnswer(content, {**scores, **work_of([how])})
-    disk.save(received.round_number, state_of(model), reply)
+    disk.save(Stored(received.round_number, state_of(model), reply))
     return reply

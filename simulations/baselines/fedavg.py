@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
-from client.device import revisit, work_of
+from client.device import revisit
+from client.learner import work_of
 from fedstill.errors import PacketError
 from fedstill.learning import State, build, state_of
 from fedstill.models import architecture

@@ -1,124 +1,71 @@
-"""An app that a server might send: it tries to get at everything that it should not, and tells how far it got.
+"""A device whose owner wants it ill: the real SuperNode and shim, and an agent that answers what it likes.
 
-Flower runs it as it is, so it imports nothing of ours.
+    python -m tests.deploy.hostile HOME PLAN        keep SuperNode and agent running, as `fedstill client start` does
+    python -m tests.deploy.hostile HOME PLAN agent  be that agent
+
+PLAN says, comma-separated, what the device does in each round in turn: `honest`, `garbage` (random bytes), `repeat`
+(the last packet it sent, again), `late` (after LATE seconds).
 """
 
-import ctypes
-import errno
-import json
-import os
-import signal
-import socket
-from collections.abc import Callable
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import grpc
-from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from client.agent.carrier import Carrier
+from client.agent.service import serve
+from client.home import Home
+from client.programs import programs
+from fedstill.processes import Program, Supervisor, sole, stopped_by_signals
+from fedstill.rounds import DeviceAnswer
 
-PTRACE_ATTACH = 16
-TARGETS = "targets"
-
-client = ClientApp()
-server = ServerApp()
+LATE = 75.0
+"""Seconds; more than the tests' rounds wait."""
 
 
-def _list(path: str) -> None:
-    os.listdir(path)
+class Hostile(Carrier):
+    """A carrier that does its work, and then answers something else."""
+
+    def __init__(self, home: Home, plan: list[str]) -> None:
+        super().__init__(home)
+        self._plan = plan
+        self._last: Mapping[int, DeviceAnswer] = {}
+        self._honest: dict[bytes, Mapping[int, DeviceAnswer]] = {}
+
+    def answer(self, run: str, plan: str, requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+        key = repr(sorted(requests.items())).encode()
+        if key not in self._honest:
+            self._honest[key] = self._told(super().answer(run, plan, requests))
+        return self._honest[key]
+
+    def _told(self, answers: Mapping[int, DeviceAnswer]) -> Mapping[int, DeviceAnswer]:
+        doing = self._plan.pop(0) if self._plan else "honest"
+        if doing == "garbage":
+            answers = {number: replace(answer, packet=random.randbytes(500)) for number, answer in answers.items()}
+        elif doing == "repeat":
+            answers = self._last
+        elif doing == "late":
+            time.sleep(LATE)
+        self._last = answers
+        return answers
 
 
-def _read(path: str) -> None:
-    with open(path, "rb") as file:
-        file.read(1)
+def main() -> None:
+    home, plan = Home(Path(sys.argv[1])), sys.argv[2]
+    stop = stopped_by_signals()
+    if sys.argv[3:] == ["agent"]:
+        home.state.mkdir(exist_ok=True)
+        server = serve(Hostile(home, plan.split(",")), home.socket)
+        stop.wait()
+        server.stop(grace=None).wait()
+        return
+    agent = [sys.executable, "-m", "tests.deploy.hostile", str(home.folder), plan, "agent"]
+    wanted = [Program("agent", agent) if program.name == "agent" else program for program in programs(home)]
+    with sole(home.run / "client.lock", "the hostile device"):
+        Supervisor(wanted, Path.cwd(), home.logs, home.run).run(stop)
 
 
-def _write(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY))
-
-
-def _plant(folder: str) -> None:
-    Path(folder, "planted").touch()
-
-
-def _remove(path: str) -> None:
-    os.unlink(path)
-
-
-def _connect(path: str) -> None:
-    with socket.socket(socket.AF_UNIX) as opened:
-        opened.connect(path)
-
-
-def _end(process: str) -> None:
-    os.kill(int(process), signal.SIGKILL)
-
-
-def _trace(process: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.ptrace(PTRACE_ATTACH, int(process), None, None) != 0:
-        raise OSError(ctypes.get_errno(), "ptrace")
-
-
-def _link(process: str) -> None:
-    os.readlink(f"/proc/{process}/cwd")
-
-
-def _become(user: str) -> None:
-    os.setuid(int(user))
-
-
-ATTEMPTS: dict[str, Callable[[str], None]] = {
-    "list": _list,
-    "read": _read,
-    "write": _write,
-    "plant": _plant,
-    "remove": _remove,
-    "connect": _connect,
-    "kill": _end,
-    "trace": _trace,
-    "link": _link,
-    "become": _become,
-}
-
-
-def attempt(kind: str, target: str) -> str:
-    """Return `done`, or the name of the error that came instead."""
-    try:
-        ATTEMPTS[kind](target)
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, repr(error))
-    return "done"
-
-
-def ask_agent(path: str, method: str) -> str:
-    """Call a method at the agent's socket with an empty request, and return how that ended."""
-    with grpc.insecure_channel(f"unix:{path}") as channel:
-        try:
-            channel.unary_unary(method, lambda content: content, lambda content: content)(b"", timeout=60)
-        except grpc.RpcError as error:
-            return str(error.code().name)
-    return "done"
-
-
-@client.query("attack")
-def attack(message: Message, context: Context) -> Message:
-    targets = json.loads(str(context.run_config[TARGETS]))
-    found: dict[str, Any] = {f"{kind} {target}": attempt(kind, target) for kind, target in targets["attempts"]}
-    found |= {f"call {method}": ask_agent(targets["socket"], method) for method in targets["methods"]}
-    found["uid"] = os.getuid()
-    found["groups"] = os.getgroups()
-    found["status"] = Path("/proc/self/status").read_text()
-    found["environment"] = sorted(os.environ)
-    return Message(RecordDict({"found": ConfigRecord({"json": json.dumps(found)})}), reply_to=message)
-
-
-@server.main()
-def main(grid: Grid, context: Context) -> None:
-    (node,) = grid.get_node_ids()
-    (reply,) = grid.send_and_receive([Message(RecordDict(), node, "query.attack", ttl=600)], timeout=600)
-    said = str(reply.error.reason) if reply.has_error() else str(reply.content.config_records["found"]["json"])
-    place = Path(str(context.run_config["out"]))
-    place.with_suffix(".tmp").write_text(said)
-    place.with_suffix(".tmp").rename(place)
+if __name__ == "__main__":
+    main()

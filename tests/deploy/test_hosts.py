@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.deploy.test_deployment import PATIENCE, SCENARIO, Deployment, command, eventually, rows
+from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eventually, rows
 
 pytestmark = [
     pytest.mark.deploy,
@@ -51,16 +51,13 @@ class Traced(Deployment):
     """A deployment of one device whose processes are watched from the first one on."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.scenario = self.scenario.model_copy(update={"devices": 1})
+        super().__init__(folder, devices=1)
 
-    def start(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.out").open("ab") as output:
-            watched = traced(self.folder / f"{name}.trace", command(*arguments))
-            self._running.append(subprocess.Popen(watched, stdout=output, stderr=subprocess.STDOUT))
+    def start(self, name: str, *arguments: str, within: tuple[str, ...] = ()) -> None:
+        super().start(name, *arguments, within=(*traced(self.folder / f"{name}.trace", []), *within))
 
     def down(self) -> None:
-        for process in reversed(self._running):  # strace hands no signal on, and ends with what it started
+        for process in reversed(self._running.values()):  # strace hands no signal on, and ends with what it started
             for program in psutil.Process(process.pid).children():
                 program.terminate()
         super().down()
@@ -70,12 +67,11 @@ def test_server_and_device_call_each_other_and_nobody_else(tmp_path: Path) -> No
     deployment, out = Traced(tmp_path), tmp_path / "run"
     try:
         deployment.up()
-        words = ("server", "run", str(deployment.file), "--home", str(deployment.server), "--out", str(out))
-        deployment.start("run", *words, "--set", "rounds=1")
+        deployment.begin(out, "rounds=1")
         eventually((out / "summary.json").exists, "the run's end")
     finally:
         deployment.down()
     assert [row["answers"] for row in rows(out)] == [1]
-    for name in ("server", "device-0", "run"):
+    for name in ("server", "device-0", f"run-{tmp_path.name}"):
         assert reached(tmp_path / f"{name}.trace") <= NAMED, name
     assert reached(tmp_path / "device-0.trace") == {"127.0.0.1"}

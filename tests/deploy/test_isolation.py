@@ -24,7 +24,7 @@ from client.install.layout import Users
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
 from simulations.device_folders import PROXY, write_device_folders
-from tests.deploy.test_deployment import PATIENCE, Deployment, _listens, eventually, fedstill, free_ports, rows
+from tests.deploy.deployment import PATIENCE, Deployment, _listens, eventually, fedstill, free_ports, rows
 
 pytestmark = [
     pytest.mark.deploy,
@@ -59,7 +59,7 @@ class Installed:
     """A server, and a device of separate users."""
 
     def __init__(self, folder: Path, place: Path) -> None:
-        self.deployment = Deployment(folder)
+        self.deployment = Deployment(folder, devices=1)
         self.python = make_environment(place / "env")
         self.home = Home(place / "device")
         self.server = ServerHome(self.deployment.server)
@@ -111,7 +111,7 @@ class Installed:
                 stderr=subprocess.STDOUT,
                 env={**ENVIRONMENT, "SECRET_OF_ROOT": "1"},
             )
-        self.deployment._running.append(started)
+        self.deployment._running["device"] = started
         log = self.home.logs / "supernode.log"
         eventually(lambda: log.exists() and "SuperNode ID" in log.read_text(), "the device's connection")
         eventually(self.home.socket.exists, "the agent's socket")
@@ -146,8 +146,8 @@ def send_hostile(installed: Installed, folder: Path, targets: dict[str, Any]) ->
     """Run the hostile app on the device, as whoever controls the server can, and return what it found."""
     bundle = folder / "bundle"
     bundle.mkdir()
-    shutil.copy(Path(__file__).parent / "hostile.py", bundle)
-    components = {"serverapp": "hostile:server", "clientapp": "hostile:client"}
+    shutil.copy(Path(__file__).parent / "intruder.py", bundle)
+    components = {"serverapp": "intruder:server", "clientapp": "intruder:client"}
     app = {"publisher": "stranger", "components": components, "config": {"targets": "", "out": ""}}
     project = {"name": "hostile", "version": "1.0.0", "description": "Tries its luck."}
     (bundle / "pyproject.toml").write_text(tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}}))
