@@ -3,6 +3,9 @@
 At every start such a board believes that it is 1970, or the last time it was switched off; the server's certificate is
 then not valid yet, and a connection fails in ways that say nothing of a clock. What is known of the time are the day of
 this release and the last time that was believed here, kept as the age of an empty file: no content is ever written.
+
+A clock that was far ahead for a moment must not keep the device from its server for ever after: a time is noted only
+when the clock ran steadily since the last look, and one that the network set is believed whatever was noted.
 """
 
 import logging
@@ -17,9 +20,13 @@ from client.home import Home
 from client.updates.clock import moment
 
 log = logging.getLogger("fedstill")
-EVERY = 6 * 3600.0
+EVERY = 3600.0
 """Seconds between two notes of the time."""
+LEAP = 60.0
+"""Seconds that a clock may be corrected by between two looks and be called steady."""
 POLL = 5.0
+SYNCHRONIZED = Path("/run/systemd/timesync/synchronized")
+"""There once systemd has set the clock from the network since the machine was switched on."""
 
 
 def stamp(home: Home) -> Path:
@@ -42,7 +49,7 @@ def disbelieved(home: Home, now: float) -> str:
         home: the device's folder.
         now: what the clock says, in Unix seconds.
     """
-    known = moment(datetime.fromtimestamp(now, UTC), seen(home))
+    known = moment(datetime.fromtimestamp(now, UTC), 0.0 if SYNCHRONIZED.exists() else seen(home))
     if known.clock:
         return ""
     return (
@@ -64,7 +71,7 @@ def remember(home: Home, now: float) -> None:
 
 
 def wait_for_clock(home: Home, stop: threading.Event, now: Callable[[], float] = time.time) -> None:
-    """Wait until the clock can be believed, or `stop` is set, and note the time."""
+    """Wait until the clock can be believed, or `stop` is set."""
     told = False
     while why := disbelieved(home, now()):
         if not told:
@@ -72,12 +79,14 @@ def wait_for_clock(home: Home, stop: threading.Event, now: Callable[[], float] =
             told = True
         if stop.wait(POLL):
             return
-    remember(home, now())
 
 
 def keep_time(home: Home, stop: threading.Event) -> None:
     """Note the time now and then until `stop` is set."""
+    began = time.time() - time.monotonic()
     while not stop.wait(EVERY):
         now = time.time()
-        if not disbelieved(home, now):
+        begins = now - time.monotonic()  # changes when somebody sets the clock
+        if abs(begins - began) < LEAP and not disbelieved(home, now):
             remember(home, now)
+        began = begins

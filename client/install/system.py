@@ -21,8 +21,8 @@ from fedstill.processes import holder
 BOOTED = Path("/run/systemd/system")
 """There while systemd runs the machine."""
 UNITS = Path("/etc/systemd/system")
-KEPT = ("device.toml", "ca.crt", "supernode.key", "limits.toml", "state")
-"""What a device that was enrolled by a user takes along."""
+KEPT = ("ca.crt", "supernode.key", "limits.toml", "state")
+"""What a device that was enrolled by a user takes along, besides what it is."""
 TIMEOUT = 300.0
 
 
@@ -93,8 +93,8 @@ def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None
     arrange(home, users)
     check(home, users)
     if found.folder != home.folder:  # the key is in one place alone, and no second device begins from it
-        for name in KEPT:
-            _remove(found.folder / name)
+        for path in (found.config_path, *(found.folder / name for name in KEPT)):
+            _remove(path)
 
 
 def make_users(users: Users, home: Path) -> None:

@@ -48,10 +48,10 @@ def test_a_simulation_calls_nobody(tmp_path: Path) -> None:
 
 
 class Traced(Deployment):
-    """A deployment of one device whose processes are watched from the first one on."""
+    """A deployment of two devices whose processes are watched from the first one on."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, devices=1)
+        super().__init__(folder, devices=2)
 
     def start(self, name: str, *arguments: str, within: tuple[str, ...] = ()) -> None:
         super().start(name, *arguments, within=(*traced(self.folder / f"{name}.trace", []), *within))
@@ -71,7 +71,7 @@ def test_server_and_device_call_each_other_and_nobody_else(tmp_path: Path) -> No
         eventually((out / "summary.json").exists, "the run's end")
     finally:
         deployment.down()
-    assert [row["answers"] for row in rows(out)] == [1]
-    for name in ("server", "device-0", f"run-{tmp_path.name}"):
+    assert [row["answers"] for row in rows(out)] == [2]
+    for name in ("server", "device-0", "device-1", f"run-{tmp_path.name}"):
         assert reached(tmp_path / f"{name}.trace") <= NAMED, name
     assert reached(tmp_path / "device-0.trace") == {"127.0.0.1"}

@@ -59,7 +59,7 @@ class Installed:
     """A server, and a device of separate users."""
 
     def __init__(self, folder: Path, place: Path) -> None:
-        self.deployment = Deployment(folder, devices=1)
+        self.deployment = Deployment(folder, devices=2)
         self.python = make_environment(place / "env")
         self.home = Home(place / "device")
         self.server = ServerHome(self.deployment.server)
@@ -130,16 +130,16 @@ class Installed:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     place = Path(tempfile.mkdtemp(dir="/var/tmp"))  # pytest's own is closed to other users
     place.chmod(0o711)
-    found = Installed(tmp_path_factory.mktemp("d"), place)
     try:
-        found.up()
-        found.start()
-        yield found
-    finally:
+        found = Installed(tmp_path_factory.mktemp("d"), place)
         try:
-            found.down()
+            found.up()
+            found.start()
+            yield found
         finally:
-            shutil.rmtree(place)
+            found.down()
+    finally:
+        shutil.rmtree(place)
 
 
 def send_hostile(installed: Installed, folder: Path, targets: dict[str, Any]) -> dict[str, Any]:
