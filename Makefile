@@ -34,6 +34,10 @@ test-deploy: setup ## Run the tests of real servers and devices, as processes an
 	@if bash scripts/deploy-packages.sh; then PYTHON=$(BIN)/python bash scripts/deploy-images.sh; fi
 	$(BIN)/python -m pytest -m deploy $(ARGS) tests/deploy
 
+.PHONY: soak
+soak: setup ## Run a fleet of 20 device processes for an hour, with random kills (not in CI)
+	$(BIN)/python -m tests.deploy.soak $(ARGS)
+
 .PHONY: images
 images: ## Build the container images of server, proxy and devices
 	docker build -f deploy/images/server.Dockerfile -t fedstill/server .

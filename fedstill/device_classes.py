@@ -12,6 +12,11 @@ from fedstill.config import Settings
 
 KB, MB = 1000, 1000**2
 
+NumericFormat = Literal["float32", "static-int8", "dynamic-int8", "float16", "int4"]
+"""The format of a released student's weights; `server/release/formats` makes each."""
+FormatChoice = NumericFormat | Literal["measured"]
+"""A format, or `measured`: all that suit the student are tried, and `server/release/candidates.py` has the rule."""
+
 
 class Budget(Settings):
     """What a release may cost on a device class; what is not set has no limit."""

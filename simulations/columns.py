@@ -16,6 +16,7 @@ from simulations.figures import (
     size,
     times,
 )
+from simulations.fleet.lines import virtual_lines
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ COLUMNS = (
     Column("local\nonly", "accuracy of local-only training, mean of the devices"),
     Column("teach.\nonly", "accuracy of the same student distilled from the initial teacher alone"),
     Column("rel.\nfp32", "accuracy of the released student before quantization"),
-    Column("rel.\nint8", "accuracy of the released, quantized student"),
-    Column("gain\npts", "federation gain: released int8 minus the larger of local-only and teacher-only, in points"),
+    Column("rel.\nint8", "accuracy of the released, quantized student: int8, or the format of its class"),
+    Column(
+        "gain\npts",
+        "federation gain: released, quantized student minus the larger of local-only and teacher-only, in points",
+    ),
     Column("size kB\nfp32→int8", "size of the ONNX files", cost=True),
     Column("latency ms\nfp32→int8", "median of one sample in ONNX Runtime on this machine, one thread", cost=True),
     Column("up\nkB", "bytes up per device and round", cost=True),
@@ -126,10 +130,13 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
     first, last = line(percent, "teacher", "accuracy_initial"), line(percent, "teacher", "accuracy_final")
     teacher = DASH if figures.value("teacher") is None else f"{first} → {last} % (initial → final)"
     gap = line(percent, "derived", "gap_closed")
+    formats = [(name, figures.value("device_classes", name, "format")) for name in figures.classes]
+    others = [f"{name} {found}" for name, found in formats if found not in (None, "static-int8")]
     reasons = [(name, figures.value("device_classes", name, "refused") or []) for name in figures.classes]
     return [
         *((f"{name} refused", "; ".join(found)) for name, found in reasons if found),
         *((f"{name} in the field", found) for name in figures.classes if (found := _field(figures, name))),
+        *([("not static-int8", ", ".join(others))] if others else []),
         ("teacher", teacher),
         ("central ceiling", f"{line(percent, 'central', 'accuracy')} %"),
         ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),
@@ -143,6 +150,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
             f"{line(size, 'wire', 'envelope_bytes')} envelope of {line(count, 'wire', 'messages')} messages,"
             f" {line(size, 'wire', 'proxy_bytes')} proxy set",
         ),
+        *virtual_lines(figures),
         (
             "wall time",
             f"{line(seconds, 'timing', 'wall_seconds')}, of it rounds {line(seconds, 'timing', 'rounds_seconds')}",

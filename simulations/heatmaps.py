@@ -40,7 +40,7 @@ def confusion_plot(released: Mapping[str, Mapping[str, Any]], label_names: Seque
         for axes in panels[:, 0]:
             axes.set_ylabel("true")
 
-    alt = "confusion matrix of each released int8 student"
+    alt = "confusion matrix of each released student"
     return draw("confusion", alt, (11.5, 11.5 / max(columns, 3) * lines + 0.4), fill)
 
 

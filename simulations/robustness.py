@@ -30,4 +30,4 @@ def robustness_plot(released: Mapping[str, Mapping[str, Any]]) -> Markup:
         panels[0].set_ylabel("accuracy, %")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 
-    return draw("robustness", "accuracy of each int8 student under disturbance", (11.5, 3.2), fill)
+    return draw("robustness", "accuracy of each released student under disturbance", (11.5, 3.2), fill)

@@ -9,7 +9,7 @@ from fedstill.learning import build, parameters, state_of
 from fedstill.models import architecture
 from fedstill.rounds import Traffic
 from fedstill.tasks import load_task
-from server.release.student import INT8_FILE, Released
+from server.release.student import Released
 from simulations import telemetry
 from simulations.run_folder import commit
 from simulations.setup import Setup
@@ -70,6 +70,7 @@ def summarize(
         by_class[name] = {
             "devices": len(devices),
             "student": kind.student,
+            "learner": kind.learner,
             "parameters": parameters(model),
             "accuracy_local_only": float(np.mean(alone)) if alone else None,
             "accuracy_teacher_only": references.get(f"teacher_only.{name}"),
@@ -86,7 +87,8 @@ def summarize(
             "downlink_bytes_per_round": sum(traffic.downlink.get(number, 0) for number in devices) / per_round,
             # FedAvg sends all parameters and buffers up and down once a round, as float32, to and from those asked.
             "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values * asked / scenario.devices,
-            "artifact": f"students/{name}/{INT8_FILE}" if facts else None,
+            "artifact": f"students/{name}/{facts.artifact}" if facts else None,
+            "format": facts.format if facts else None,
             "refused": facts.refused if facts else None,
             "robustness": facts.robustness if facts else None,
             **field[name],

@@ -13,7 +13,9 @@ from fedstill.soft_labels import Floats
 from fedstill.tasks import Images
 
 MANIFEST = "manifest.json"
+# The second is what the class's format makes of the first: int8, unless the class has another one.
 FLOAT_FILE, INT8_FILE = "student.fp32.onnx", "student.onnx"
+TOLERANCE = 1e-4
 
 
 class Normalization(Settings):
@@ -72,6 +74,8 @@ class Expected(Settings):
     exact: bool
     """Whether every operator with weights and every activation is an integer: the same ONNX Runtime must then give the
     same bits on any processor."""
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=0.1)
+    """Where it is not exact: how far a logit may be from the expected one, as a share of the largest."""
     logits: tuple[tuple[float, ...], ...]
     """Of one image at a time `[images, classes]`."""
 

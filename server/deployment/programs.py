@@ -36,10 +36,12 @@ def programs(home: ServerHome) -> list[Program]:
         *("--root-certificates", str(home / "ca.crt")),
         *secret,
     ]
+    metrics = Program("metrics", module("server.deployment.metrics", str(home.folder)))
     return [
         Program("superlink", superlink, env=quiet),
         Program("superexec", superexec, env=quiet),
         Program("enrolment", module("server.enrolment", str(home.folder))),
+        *([metrics] if config.metrics_port else []),
     ]
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from fedstill.device_classes import Budget
 from server.release.export import TOLERANCE
 
-MAX_DROP = 0.01  # of accuracy, from fp32 to int8, where the paired 95 % interval excludes 0
+MAX_DROP = 0.01  # of accuracy, from fp32 to the released format, where the paired 95 % interval excludes 0
+
+MIN_AGREEMENT = 0.95  # of predictions: torch and ONNX Runtime round halves of an int8 step each in their own way
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,19 @@ def equality(difference: float) -> Check:
     return Check("difference from torch", f"{difference:.1e}", f"{TOLERANCE:.0e}", difference <= TOLERANCE)
 
 
-def operators(quantized: int, weighted: int) -> Check:
-    """Check that every operator with weights is int8."""
-    return Check("int8 operators", f"{quantized} of {weighted}", "all, at least 1", 0 < quantized == weighted)
+def operators(quantized: int, weighted: int, kind: str = "int8") -> Check:
+    """Check that every operator with weights holds them in the numbers `kind`."""
+    return Check(f"{kind} operators", f"{quantized} of {weighted}", "all, at least 1", 0 < quantized == weighted)
+
+
+def agreement(share: float) -> Check:
+    """Check that an int8 file learned under quantization predicts what torch does with it, but for near ties."""
+    return Check("agreement with torch", f"{100 * share:.1f} %", f"{100 * MIN_AGREEMENT:.0f} %", share >= MIN_AGREEMENT)
+
+
+def suits(unsuited: str) -> Check:
+    """Check that the class's format does something for its student; `unsuited` says why it does not."""
+    return Check("format", unsuited or "suits", "one that suits the student", not unsuited)
 
 
 def runs(failure: str) -> Check:
@@ -51,7 +63,7 @@ def runs(failure: str) -> Check:
 
 
 def accuracy(fp32: float, int8: float, interval: tuple[float, float]) -> Check:
-    """Check what quantization cost: refused above `MAX_DROP` where chance does not explain it."""
+    """Check what the format of the released file cost: refused above `MAX_DROP` where chance does not explain it."""
     low, high = interval
     figure = f"{100 * (fp32 - int8):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
     return Check("accuracy drop", figure, f"{100 * MAX_DROP:.1f}", not (fp32 - int8 > MAX_DROP and low > 0))

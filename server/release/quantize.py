@@ -1,10 +1,8 @@
 """Static int8 quantization (QDQ, activations u8, weights s8 per channel), calibrated on real proxy samples."""
 
-import logging
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -13,8 +11,8 @@ from fedstill.learning import normalize
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
 from server.release.export import INPUT, strip
-
-WEIGHTED = ("Conv", "Gemm", "MatMul")
+from server.release.quiet import quiet
+from server.release.weights import weight_kinds
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
@@ -37,24 +35,18 @@ def quantize(source: Path, target: Path, task: Task, calibration: Images) -> onn
         task: for the normalization of its inputs.
         calibration: real samples of the task's domain; random noise costs accuracy `[samples, ...]`.
     """
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # the quantizer warns about pre-processing on the root logger
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder) / "prepared.onnx"
-            quant_pre_process(str(source), str(prepared))
-            quantize_static(
-                str(prepared),
-                str(target),
-                _Calibration(normalize(calibration, task).numpy()),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-    finally:
-        root.setLevel(level)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared))
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Calibration(normalize(calibration, task).numpy()),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
     proto = onnx.load(target)
     strip(proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))
@@ -63,16 +55,8 @@ def quantize(source: Path, target: Path, task: Task, calibration: Images) -> onn
 
 def count_quantized(proto: onnx.ModelProto) -> tuple[int, int]:
     """Return how many operators have int8 weights, and how many have weights at all."""
-    int8 = {
-        tensor.name
-        for tensor in proto.graph.initializer
-        if onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) == np.int8
-    }
-    from_int8 = {
-        node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in int8
-    }
-    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED]
-    return sum(1 for node in weighted if node.input[1] in from_int8), len(weighted)
+    found = weight_kinds(proto)
+    return found["int8"], found.total()
 
 
 # Operators that move values without computing new ones.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from fedstill.device_classes import Budget
+from fedstill.device_classes import Budget, FormatChoice, NumericFormat
 from fedstill.errors import ExportError, ReleaseError
 from fedstill.learning import State, parameters, restored
 from fedstill.models import architecture
@@ -17,6 +17,7 @@ from fedstill.release.manifest import (
     FLOAT_FILE,
     INT8_FILE,
     MANIFEST,
+    TOLERANCE,
     Description,
     Expected,
     File,
@@ -32,18 +33,21 @@ from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task, load_task
 from server.release import checks
 from server.release.arena import activation_bytes
+from server.release.aware import AWARE, Awareness, distil_aware
 from server.release.c_code.check import compile_and_run, compiler
 from server.release.c_code.write import HEADER, SELF_TEST, SOURCE
 from server.release.c_code.write import write as write_c
+from server.release.candidates import Candidate, best, candidates
 from server.release.checks import Check
 from server.release.disturb import DISTURBANCES, disturbed, some
 from server.release.export import INPUT, OUTPUT, export, torch_difference
-from server.release.quantize import all_integer, count_quantized, quantize
+from server.release.formats import FORMATS, Format, weight_kinds
+from server.release.paired import paired_interval
+from server.release.quantize import all_integer
 from server.release.runtime import latency_ms, logits
 
 __all__ = ["FLOAT_FILE", "INT8_FILE", "MANIFEST", "Released", "paired_interval", "release"]
 
-FORMATS = {INT8_FILE: "int8 QDQ, activations u8, weights s8 per channel", FLOAT_FILE: "fp32"}
 C_FORMATS = dict.fromkeys((HEADER, SOURCE, SELF_TEST), "C11, the arithmetic of the int8 file")
 # Of opset 20 and IR 10, which the exporter writes, and of what the package itself asks for.
 MINIMUM_RUNTIME = "1.20"
@@ -58,21 +62,26 @@ class Released:
     Attributes:
         parameters: trained parameters.
         accuracy_fp32: of the fp32 ONNX file on the test set.
-        accuracy_int8: of the quantized one.
+        accuracy_int8: of the released one: int8, unless `format` is another.
         drop_interval: paired 95 % interval of the accuracy that quantization cost.
         onnx_fp32_bytes: file size.
-        onnx_bytes: file size of the quantized one.
+        onnx_bytes: file size of the released one.
         latency_fp32_ms: median of one sample on one thread.
-        latency_ms: likewise, quantized.
+        latency_ms: likewise, of the released one.
         torch_difference: largest relative difference of fp32 logits from torch.
-        quantized_operators: operators with int8 weights.
-        peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the quantized file; 0: it did not run.
-        activation_bytes: most bytes of int8 activations that live at once.
-        robustness: accuracy of the quantized file by disturbance and level, on a part of the test set.
-        confusion: quantized predictions, rows are true classes `[classes, classes]`.
+        quantized_operators: operators whose weights are in the numbers of the format.
+        peak_rss_bytes: peak memory of a fresh ONNX Runtime process with the released file; 0: it did not run.
+        activation_bytes: most bytes of activations, in the numbers of the format, that live at once.
+        robustness: accuracy of the released file by disturbance and level, on a part of the test set; empty: the
+            task's samples are no pictures.
+        confusion: its predictions, rows are true classes `[classes, classes]`.
         c_code: bytes of flash, static RAM and arena of its C sources, as far as they are known; empty: it has none.
         checks: what it had to hold.
         description: its manifest without version and parent; None: there is no self-test to put into it.
+        format: name of the released file's numeric format.
+        formats: what was measured of each format, for a class whose format is found so.
+        accuracy_calibrated: of the int8 file that calibration alone gave, where the released one was learned under
+            quantization instead.
     """
 
     parameters: int
@@ -92,24 +101,19 @@ class Released:
     c_code: dict[str, int]
     checks: list[Check]
     description: Description | None
+    format: NumericFormat = "static-int8"
+    formats: tuple[Candidate, ...] = ()
+    accuracy_calibrated: float | None = None
+
+    @property
+    def artifact(self) -> str:
+        """The released file's name."""
+        return _file_of(self.format)
 
     @property
     def refused(self) -> list[str]:
         """Reasons for which it is not released; none: it may be."""
         return checks.refusals(self.checks)
-
-
-def paired_interval(before: Ints, after: Ints, labels: Ints) -> tuple[float, float]:
-    """Return the 95 % interval of the accuracy lost from `before` to `after`, paired by sample.
-
-    Args:
-        before: predicted classes `[samples]`.
-        after: predicted classes `[samples]`.
-        labels: true classes `[samples]`.
-    """
-    lost = (before == labels).astype(np.float64) - (after == labels)
-    half = 1.96 * lost.std(ddof=1) / np.sqrt(len(lost)) if len(lost) > 1 else 0.0
-    return float(lost.mean() - half), float(lost.mean() + half)
 
 
 def release(
@@ -122,6 +126,8 @@ def release(
     folder: Path,
     budget: Budget,
     devices_ms: float | None = None,
+    wanted: FormatChoice = "static-int8",
+    aware: Awareness | None = None,
 ) -> Released:
     """Export, quantize, measure and check a class student; its models lie in `folder` whatever the checks say.
 
@@ -136,33 +142,51 @@ def release(
         budget: what the release may cost.
         devices_ms: milliseconds of one sample that the class's own devices measured with this architecture; None:
             they have measured nothing yet.
+        wanted: the numeric format of the class, or how it is found.
+        aware: what the student learns from under quantization, should static int8 lose more than the gate allows;
+            None: it then is refused.
 
     Raises:
         ExportError: the student can't be exported at all.
     """
     task = load_task(task_name)
     model = restored(architecture(student), task, state)
-    fp32, int8 = folder / FLOAT_FILE, folder / INT8_FILE
+    fp32 = folder / FLOAT_FILE
     export(model, task, fp32)
     difference = torch_difference(model, fp32, task, calibration[:64])
-    proto = quantize(fp32, int8, task, calibration)
-    operators = count_quantized(proto)
     images, labels = test
     before = logits(fp32.read_bytes(), task, images).argmax(axis=1)
-    after = logits(int8.read_bytes(), task, images).argmax(axis=1)
+    tried: list[Candidate] = []
+    if wanted == "measured":
+        tried = candidates(fp32, task, calibration, test, before, budget)
+        wanted = best(tried)
+    special: list[Check] = []
+    proto, kind, unsuited = _converted(FORMATS[wanted], fp32, folder, task, calibration)
+    if unsuited:
+        special = [checks.suits(unsuited)]
+    file = folder / _file_of(kind.name)
+    after = logits(file.read_bytes(), task, images).argmax(axis=1)
+    calibrated: float | None = None
+    if aware is not None and kind.name == "static-int8" and not _drop(before, after, labels).passed:
+        calibrated = float((after == labels).mean())
+        proto, agreement = distil_aware(model, file, task, student, aware, calibration)
+        kind, special = AWARE, [*special, checks.agreement(agreement)]
+        after = logits(file.read_bytes(), task, images).argmax(axis=1)
+    content = file.read_bytes()
+    held = weight_kinds(proto)
     confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
     np.add.at(confusion, (labels, after), 1)
-    vectors = calibration[clear_samples(logits(int8.read_bytes(), task, calibration))]
-    answers, failure = _answers((int8, fp32), vectors, task)
+    vectors = calibration[clear_samples(logits(content, task, calibration))]
+    answers, failure = _answers(tuple(dict.fromkeys((file, fp32))), vectors, task)
     accuracies = float((before == labels).mean()), float((after == labels).mean())
     interval = paired_interval(before, after, labels)
-    rss = answers[INT8_FILE].peak_rss_bytes if INT8_FILE in answers else 0
-    activations = activation_bytes(fp32)
-    latency = latency_ms(int8.read_bytes(), task, images[:1])
+    rss = answers[file.name].peak_rss_bytes if file.name in answers else 0
+    activations = kind.activation_bytes * activation_bytes(fp32)
+    latency = latency_ms(content, task, images[:1])
     sources: dict[str, int] = {}
     c_checks: list[Check] = []
-    if budget.ram == "activations" and INT8_FILE in answers:
-        sources, check = _c_code(proto, folder, task, (vectors, answers[INT8_FILE].logits))
+    if budget.ram == "activations" and file.name in answers:
+        sources, check = _c_code(proto, folder, task, (vectors, answers[file.name].logits))
         c_checks = [check]
     measured: dict[str, Any] = {
         "parameters": parameters(model),
@@ -170,35 +194,58 @@ def release(
         "accuracy_int8": accuracies[1],
         "drop_interval": interval,
         "onnx_fp32_bytes": fp32.stat().st_size,
-        "onnx_bytes": int8.stat().st_size,
+        "onnx_bytes": len(content),
         "latency_fp32_ms": latency_ms(fp32.read_bytes(), task, images[:1]),
         "latency_ms": latency,
         "torch_difference": difference,
-        "quantized_operators": operators[0],
+        "quantized_operators": held[kind.weights],
         "peak_rss_bytes": rss,
         "activation_bytes": activations,
-        "robustness": _robustness(int8.read_bytes(), task, test),
+        "robustness": _robustness(content, task, test),
         "c_code": sources,
+        "format": kind.name,
+        "accuracy_calibrated": calibrated,
     }
     found = [
         checks.equality(difference),
-        checks.operators(*operators),
+        checks.operators(held[kind.weights], held.total(), kind.weights),
         checks.runs(failure),
-        checks.accuracy(*accuracies, interval),
-        checks.flash(int8.stat().st_size, budget),
+        _drop(before, after, labels),
+        checks.flash(len(content), budget),
         checks.ram(rss, activations, budget),
         checks.latency(latency if devices_ms is None else devices_ms, budget, own_device=devices_ms is not None),
         *c_checks,
+        *special,
     ]
     if checks.refusals(found):
         for name in C_FORMATS:  # a refused student's models stay to be looked at; nobody is to build its sources
             (folder / name).unlink(missing_ok=True)
-    metrics = {**measured, "checks": [asdict(check) for check in found]}
-    exact = {INT8_FILE: all_integer(proto), FLOAT_FILE: False}
+    metrics = {**measured, "formats": [asdict(one) for one in tried], "checks": [asdict(check) for check in found]}
     described = None
     if not failure:
-        described = _describe(task, device_class, student, folder, proto, vectors, answers, exact, budget, metrics)
-    return Released(**measured, confusion=confusion.tolist(), checks=found, description=described)
+        described = _describe(task, device_class, student, folder, kind, proto, vectors, answers, budget, metrics)
+    return Released(**measured, formats=tuple(tried), confusion=confusion.tolist(), checks=found, description=described)
+
+
+def _drop(before: Ints, after: Ints, labels: Ints) -> Check:
+    """Check what the format cost, from the classes predicted before and after and the true ones `[samples]`."""
+    accuracies = float((before == labels).mean()), float((after == labels).mean())
+    return checks.accuracy(*accuracies, paired_interval(before, after, labels))
+
+
+def _file_of(kind: NumericFormat) -> str:
+    """Return the name of the file to release; in float32 it is the reference itself, which a device then gets once."""
+    return FLOAT_FILE if kind == "float32" else INT8_FILE
+
+
+def _converted(
+    kind: Format, fp32: Path, folder: Path, task: Task, calibration: Images
+) -> tuple[onnx.ModelProto, Format, str]:
+    """Return the student in its class's format; where that does not suit it, in float32, with the reason."""
+    try:
+        return kind.write(fp32, folder / _file_of(kind.name), task, calibration), kind, ""
+    except ExportError as error:
+        return onnx.load(fp32), FORMATS["float32"], str(error)
 
 
 def _answers(models: tuple[Path, ...], vectors: Images, task: Task) -> tuple[dict[str, Answer], str]:
@@ -247,6 +294,8 @@ def clear_samples(found: Floats) -> Ints:
 
 
 def _robustness(content: bytes, task: Task, test: tuple[Images, Ints]) -> dict[str, dict[str, float]]:
+    if not task.pictures:
+        return {}
     part = some(len(test[1]))
     images, labels = np.array(test[0][part]), test[1][part]
 
@@ -269,20 +318,25 @@ def _describe(
     device_class: str,
     student: str,
     folder: Path,
+    kind: Format,
     proto: onnx.ModelProto,
     vectors: Images,
     answers: dict[str, Answer],
-    exact: dict[str, bool],
     budget: Budget,
     metrics: dict[str, Any],
 ) -> Description:
-    files = {}
-    written = {name: kind for name, kind in (FORMATS | C_FORMATS).items() if (folder / name).exists()}
-    for name, kind in written.items():
-        length, sha256 = digest(folder / name)
-        files[name] = File(format=kind, bytes=length, sha256=sha256)
+    files, artifact = {}, _file_of(kind.name)
+    words = {artifact: kind.words, FLOAT_FILE: FORMATS["float32"].words, **C_FORMATS}
+    for name in words:
+        if (folder / name).exists():
+            length, sha256 = digest(folder / name)
+            files[name] = File(format=words[name], bytes=length, sha256=sha256)
     expected = {
-        name: Expected(exact=exact[name], logits=tuple(map(tuple, answer.logits.tolist())))
+        name: Expected(
+            exact=name == artifact and all_integer(proto),
+            tolerance=kind.tolerance if name == artifact else TOLERANCE,
+            logits=tuple(map(tuple, answer.logits.tolist())),
+        )
         for name, answer in answers.items()
     }
     count, channels, height, width = vectors.shape
@@ -293,7 +347,7 @@ def _describe(
         label_names=task.label_names,
         input=Input(name=INPUT, shape=("batch", *task.input_shape), type="float32", normalization=_normalization(task)),
         output=Output(name=OUTPUT, shape=("batch", task.classes), type="float32"),
-        artifact=INT8_FILE,
+        artifact=artifact,
         files=files,
         runtime=Runtime(
             onnxruntime_minimum=MINIMUM_RUNTIME,
