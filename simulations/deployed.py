@@ -110,6 +110,14 @@ def run_config(out: Path) -> dict[str, str]:
     return {"job": JOB, "plan": plan.model_dump_json(exclude_none=True), "out": str(out)}
 
 
+def parcels(out: Path) -> list[tuple[str, Path]]:
+    """Return what the devices of the run in `out` have to fetch before its first round, each with its kind."""
+    scenario = load_scenario(str(out / CONFIG))
+    shelf = open_shelf(out / "assets", scenario)
+    light = [name for name, kind in scenario.device_classes.items() if kind.learner != "torch"]
+    return [("proxy", shelf.proxy_path), *(("backbone", shelf.backbone_path(name)) for name in light)]
+
+
 def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
     """Return what a scenario's devices have to know."""
     task = load_task(scenario.task)

@@ -25,6 +25,7 @@ from server.deployment.home import ServerConfig, ServerHome, default_home
 from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
+from server.release.keys import ROOT, open_keys
 from server.release.keys import default_folder as default_keys
 
 Folder = Annotated[
@@ -82,6 +83,7 @@ def init(
     public_port: Annotated[int, typer.Option(help="Port of the proxy before it; 0: none.")] = 0,
     enrolment_listen: Annotated[str, typer.Option(help="Address that the enrolment service listens on.")] = "0.0.0.0",
     enrolment_port: Annotated[int, typer.Option(help="Port of the enrolment service.")] = 8001,
+    delivery_port: Annotated[int, typer.Option(help="Port of the delivery service.")] = 8002,
 ) -> None:
     """Make a server: an authority, certificates, keys and configuration."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host) is None and not _is_ipv6(host):
@@ -96,19 +98,24 @@ def init(
         public_port=public_port,
         enrolment_listen=enrolment_listen,
         enrolment_port=enrolment_port,
+        delivery_port=delivery_port,
     )
+    root = open_keys(default_keys()).trust.content
     try:
         own.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         own.folder.chmod(0o700)  # an empty one may have been there; databases come into it
         names = dict.fromkeys([host, *([] if listen in ("0.0.0.0", "::") else [listen])])
         make_certificates(own.folder, tuple(names))
+        (own / "store").mkdir()
+        write_atomic(own / ROOT, root)
         write_private(own / "superexec.secret", secrets.token_hex(SECRET_BYTES).encode())
         # Last: a folder without it is no server yet.
         write_atomic(own / "server.toml", tomli_w.dumps(config.model_dump()).encode())
     except OSError as error:
         raise ConfigError(f"{own.folder}: {error.strerror}; give another --home") from error
     _say(f"made: {own.folder}")
-    _say(f"devices reach the SuperLink at {config.superlink}, enrolment at {config.enrolment}")
+    places = f"the SuperLink at {config.superlink}, enrolment at {config.enrolment}, delivery at {config.delivery}"
+    _say(f"devices reach {places}")
     if listen not in ("127.0.0.1", "::1", "localhost"):
         _say(
             f"warning: on {listen}:{port} the control API is as open as the devices' own: who reaches it can start "
@@ -120,10 +127,10 @@ def init(
 def start(
     home: Folder = None,
     only: Annotated[
-        str, typer.Option(help="Be only this one: superlink, superexec or enrolment; for a container of its own.")
+        str, typer.Option(help="Be only this one of them, for a container of its own: superlink, delivery...")
     ] = "",
 ) -> None:
-    """Run SuperLink, superexec and enrolment service until Ctrl-C; what ends is started again."""
+    """Run SuperLink, superexec, enrolment and delivery service until Ctrl-C; what ends is started again."""
     own = _home(home)
     if only:
         become(own, only)

@@ -1,4 +1,4 @@
-"""The server's processes: Flower's SuperLink, the superexec that starts ServerApps, and the enrolment service.
+"""The server's processes: SuperLink, the superexec that starts ServerApps, enrolment service and delivery service.
 
 The superexec is a process of its own: a run then survives the SuperLink's death, which it does not inside it.
 """
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from fedstill.errors import ConfigError
 from fedstill.processes import Program, module, script
-from server.deployment.home import ServerHome
+from server.deployment.home import ServerConfig, ServerHome
 
 
 def programs(home: ServerHome) -> list[Program]:
@@ -41,8 +41,21 @@ def programs(home: ServerHome) -> list[Program]:
         Program("superlink", superlink, env=quiet),
         Program("superexec", superexec, env=quiet),
         Program("enrolment", module("server.enrolment", str(home.folder))),
+        Program("delivery", _delivery(home, config)),
         *([metrics] if config.metrics_port else []),
     ]
+
+
+def _delivery(home: ServerHome, config: ServerConfig) -> list[str]:
+    host = f"[{config.delivery_listen}]" if ":" in config.delivery_listen else config.delivery_listen
+    return module(
+        "fedstill.cli",
+        *("server", "deliver", str(home / "store")),
+        *("--address", f"{host}:{config.delivery_port}"),
+        *("--cert", str(home / "server.crt")),
+        *("--key", str(home / "server.key")),
+        *("--state", str(home / "delivery")),
+    )
 
 
 def become(home: ServerHome, name: str) -> NoReturn:

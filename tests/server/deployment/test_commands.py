@@ -129,7 +129,7 @@ def test_without_a_server_the_commands_say_how_to_make_one(tmp_path: Path) -> No
 
 
 def test_the_superlink_asks_for_keys_and_starts_no_server_app_itself(home: Path) -> None:
-    superlink, superexec, _ = programs(ServerHome(home))
+    superlink, superexec, *_ = programs(ServerHome(home))
     assert "--enable-supernode-auth" in superlink.command
     assert "--insecure" not in [*superlink.command, *superexec.command]
     assert superlink.command[superlink.command.index("--isolation") + 1] == "process"
