@@ -83,15 +83,15 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     board = Board(rootfs, folder, "cortex-a53")
 
     class Mixed(Deployment):
-        def start(self, name: str, *arguments: str) -> None:
+        def start(self, name: str, *arguments: str, within: tuple[str, ...] = ()) -> None:
             if name != "device-1":
-                super().start(name, *arguments)
+                super().start(name, *arguments, within=within)
                 return
             emulated = board.command("python3", "-P", "-m", "fedstill.cli", *arguments)
             with (self.folder / f"{name}.out").open("ab") as output:
-                self._running.append(subprocess.Popen(emulated, stdout=output, stderr=subprocess.STDOUT))
+                self._running[name] = subprocess.Popen(emulated, stdout=output, stderr=subprocess.STDOUT)
 
-    found, out = Mixed(folder, ONE_ROUND, copied=False), folder / "run"
+    found, out = Mixed(folder, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
         told = (folder / "run.out").open("wb")
