@@ -4,6 +4,7 @@ import typer
 
 from client import deployment
 from client.evaluate import commands as evaluate
+from client.install import commands as install
 from client.updates import commands as updates
 
 client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in runs, install releases, predict.")
@@ -12,6 +13,7 @@ client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in
 def register(app: typer.Typer) -> None:
     """Add this room's commands."""
     deployment.add(client)
+    install.add(client)
     updates.register(client)
     evaluate.register(client)
     app.add_typer(client, name="client")

@@ -3,30 +3,30 @@
 import logging
 import os
 import signal
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from client.home import DeviceConfig, Home
-from client.updates.home import default_home
+from client.home import DeviceConfig, Home, find_home
 from fedstill.errors import ConfigError
 from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
 
 Folder = Annotated[
-    Path | None, typer.Option("--home", help="The device's folder [default: FEDSTILL_HOME or the user's own].")
+    Path | None,
+    # An installed device's folder can't be read by everybody; what that means, the commands say.
+    typer.Option("--home", help="The device's folder [default: FEDSTILL_HOME or the user's own].", readable=False),
 ]
 STOP_SECONDS = 60.0
 NOT_ISOLATED = (
     "isolation is off: all processes run as this user, so an app that the server sends could read this device's data "
-    "and keys; keep to a server that you trust"
+    "and keys; keep to a server that you trust, or `sudo fedstill client install`"
 )
-
-
-def _home(folder: Path | None) -> Home:
-    return Home((folder or default_home()).resolve())
+ISOLATED = "isolation is on: the agent runs as {agent}, the SuperNode as {node}, what the server sends as {app}"
 
 
 def _say(text: str) -> None:
@@ -49,7 +49,7 @@ def enroll(
         read_description(data)
     if proxy is not None and not proxy.is_file():
         raise ConfigError(f"{proxy}: no such file")
-    own = _home(home)
+    own = find_home(home)
     config = enrol(own, token, data=data, proxy=proxy, port=port)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
     for name in _needed(config):
@@ -60,21 +60,38 @@ def enroll(
 
 def start(home: Folder = None) -> None:
     """Run the agent and Flower's SuperNode until Ctrl-C; what ends is started again."""
+    from client.install.layout import read_users
+    from client.limits import read_limits
+    from client.probe import check_machine
     from client.programs import programs
+    from client.timekeeping import keep_time, wait_for_clock
 
-    own = _home(home)
-    wanted = programs(own)
+    own = find_home(home)
+    check_machine()
+    users = read_users(own)
+    wanted = programs(own, users, read_limits(own).nice)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     own.run.mkdir(parents=True, exist_ok=True, mode=0o750)
     with sole(own.run / "client.lock", f"the device in {own.folder}"):
         _say(f"device in {own.folder}; logs in {own.logs}; Ctrl-C ends it")
-        _say(NOT_ISOLATED)
-        Supervisor(wanted, own.folder, own.logs, own.run).run(stopped_by_signals())
+        _say(NOT_ISOLATED if users is None else ISOLATED.format(**users.model_dump()))
+        stop = stopped_by_signals()
+        wait_for_clock(own, stop)
+        threading.Thread(target=keep_time, args=(own, stop), daemon=True).start()
+        Supervisor(wanted, own.folder, own.logs, own.run).run(stop)
 
 
 def stop(home: Folder = None) -> None:
     """End what `fedstill client start` keeps running."""
-    own = _home(home)
+    from client.install.system import serves, stop_service
+    from client.status import check_may_look
+
+    own = find_home(home)
+    check_may_look(own)
+    if serves(own):
+        stop_service()
+        _say("stopped; it starts again at the next boot, or by `sudo systemctl start fedstill-client`")
+        return
     lock = own.run / "client.lock"
     process = holder(lock)
     if process is None:
@@ -93,17 +110,21 @@ def stop(home: Folder = None) -> None:
 
 def doctor(home: Folder = None) -> None:
     """Say what this machine is, which device class fits it and why, and what stands in the way: exit code 1 then."""
-    from client.probe import look, propose, troubles
+    from client.probe import look, propose, providers, troubles
+    from client.status import check_may_look
 
-    machine = look()
+    machine = replace(look(), providers=providers())
     packages = ", ".join(f"{name} {found}" for name, found in machine.packages.items())
     _say(f"machine: {machine.model}, {machine.architecture}, {machine.cores} cores, {machine.memory_mb} MB")
+    _say(f"system: {machine.system}, {machine.bits} bits")
     _say(f"installed: {packages}")
+    _say(f"ONNX Runtime on: {', '.join(machine.providers or ()) or 'nothing'}")
     proposal = propose(machine)
     _say(f"class: {proposal.device_class or 'none'}: {proposal.reason}")
     found = troubles(machine)
-    own = _home(home)
+    own = find_home(home)
     if own.config_path.exists():
+        check_may_look(own)
         config = own.config()
         _say(f"device: {config.number} of class {config.device_class} at {config.superlink}")
         _say(f"running: {'yes' if holder(own.run / 'client.lock') is not None else 'no'}")

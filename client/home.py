@@ -5,11 +5,19 @@ ca.crt           certificate of the server's authority
 supernode.key    the private key that this device made and that never leaves it, mode 0600
 root.json        the root that signs what this device fetches
 parcels/         proxy sets and backbones that were fetched
+limits.toml      when it may train (`client.limits`)
 state/           of the agent: a folder per run
-run/agent.sock   where the agent listens
+run/agent/       agent.sock, where the agent listens, and what it tells `client status`
 run/*.pid        processes
 logs/            what they said
-flwr/            Flower's own, apps that the server sent included
+flwr/            Flower's own; without separate users, apps that the server sent included
+
+With separate users (`client.install.layout` says what is whose) also:
+
+users.toml         who they are
+superexec.secret   what the SuperNode knows by that it gives work to its own apps alone
+apps/              apps that the server sent
+data/, release/    room for the device's data, and for its updates
 """
 
 import os
@@ -18,9 +26,14 @@ from pathlib import Path
 
 from pydantic import Field
 
+from client.updates.home import default_home
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
 
+SYSTEM_HOME = Path("/var/lib/fedstill")
+"""The folder of a device that is installed."""
+PAUSED = "paused"
+"""In `run/agent/`: why the agent was absent from the last round; not there: it was not."""
 MAX_SOCKET_PATH = 107  # bytes, of sockaddr_un
 
 
@@ -72,6 +85,16 @@ class Home:
         return self.folder / "supernode.key"
 
     @property
+    def users(self) -> Path:
+        """Who runs what; not there: one user runs everything."""
+        return self.folder / "users.toml"
+
+    @property
+    def limits(self) -> Path:
+        """When this device may train; not there: always."""
+        return self.folder / "limits.toml"
+
+    @property
     def state(self) -> Path:
         """The agent's state."""
         return self.folder / "state"
@@ -92,6 +115,11 @@ class Home:
         return self.folder / "run"
 
     @property
+    def agent_run(self) -> Path:
+        """The agent's socket, and who may enter it."""
+        return self.run / "agent"
+
+    @property
     def logs(self) -> Path:
         """What the processes said."""
         return self.folder / "logs"
@@ -102,13 +130,28 @@ class Home:
         return self.folder / "flwr"
 
     @property
+    def apps(self) -> Path:
+        """The folder of the apps that the server sent, where they have a user of their own."""
+        return self.folder / "apps"
+
+    @property
+    def release(self) -> Path:
+        """The folder of its updates; with users of its own it is the agent's, below this one."""
+        return self.folder / "release" if self.users.exists() else self.folder
+
+    @property
+    def secret(self) -> Path:
+        """What SuperNode and superexec know each other by, where they are different users."""
+        return self.folder / "superexec.secret"
+
+    @property
     def socket(self) -> Path:
         """Where the agent listens.
 
         Raises:
             ConfigError: the path is longer than a Unix socket's may be.
         """
-        path = self.run / "agent.sock"
+        path = self.agent_run / "agent.sock"
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise ConfigError(f"{path}: too long for a Unix socket; choose a shorter --home")
         return path
@@ -122,3 +165,10 @@ class Home:
         if not self.config_path.is_file():
             raise ConfigError(f"{self.folder}: no device here; `fedstill client enroll` makes one")
         return parse(DeviceConfig, read_toml(self.config_path), str(self.config_path))
+
+
+def find_home(folder: Path | None) -> Home:
+    """Return the folder that is meant: the one that is named, the user's own, or the system's where that is all."""
+    home, system = Home((folder or default_home()).resolve()), Home(SYSTEM_HOME)
+    named = folder is not None or "FEDSTILL_HOME" in os.environ
+    return home if named or home.config_path.exists() or not system.users.exists() else system

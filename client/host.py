@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedstill.errors import ConfigError
 from fedstill.loading import load_object
@@ -17,6 +17,14 @@ class Host(Protocol):
 
     def answer(self, requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
         """Return the answers of devices to their serialized requests, by device."""
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A host that waits for another process while somebody waits for it."""
+
+    def within(self, seconds: float) -> Host:
+        """Return this host, waiting no longer than that."""
 
 
 @lru_cache(maxsize=64)

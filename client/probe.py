@@ -1,4 +1,4 @@
-"""What this machine is, and which device class fits it, with the reason: from /proc and what is installed alone."""
+"""What this machine is, and which device class fits it, with the reason: from /proc, /etc and what is installed."""
 
 import os
 import platform
@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from fedstill.errors import ConfigError
 
 TRAINING_MB = 700
 """Memory that torch, a small student and Flower's processes take together; 512 MB boards have less."""
@@ -27,6 +29,8 @@ class Machine:
         memory_mb: of the whole machine.
         packages: versions of what matters, by name; missing: not installed.
         bits: of an address in this Python: a kernel of 64 bits may run a system of 32.
+        system: name and version of the operating system.
+        providers: what ONNX Runtime can compute on, its first choice first; empty: nothing; None: nobody looked.
     """
 
     model: str
@@ -36,6 +40,8 @@ class Machine:
     memory_mb: int
     packages: dict[str, str]
     bits: int = 64
+    system: str = "unknown"
+    providers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def look(root: Path = Path("/")) -> Machine:
         memory_mb=int(memory) // 1024,
         packages={name: found for name in ("flwr", "onnxruntime", "torch") if (found := _version(name))},
         bits=64 if sys.maxsize > 2**32 else 32,
+        system=_system(_text(root / "etc" / "os-release")),
     )
 
 
@@ -85,9 +92,11 @@ def propose(machine: Machine) -> Proposal:
     return Proposal("pi4", "64-bit cores without int8 dot products (no asimddp)")
 
 
-def troubles(machine: Machine) -> list[str]:
-    """Return what can't work on a machine, each with what to do."""
+def obstacles(machine: Machine) -> list[str]:
+    """Return what a device can't run with on a machine, each with what to do."""
     found = []
+    if machine.bits != 64:
+        found.append(f"this is a system of {machine.bits} bits, for which there is no ONNX Runtime: install one of 64")
     torch = machine.packages.get("torch", "")
     release = tuple(int(part) for part in torch.split("+")[0].split(".")[:2] if part.isdigit())
     arm = machine.architecture == "aarch64"
@@ -95,11 +104,43 @@ def troubles(machine: Machine) -> list[str]:
         found.append(f"torch {torch} dies with an illegal instruction on these cores: pip install 'torch>=2.8,<2.10'")
     if arm and release >= FIRST_CUDA and "Jetson" not in machine.model and "+cpu" not in torch:
         found.append(f"torch {torch} from PyPI is a CUDA build on ARM: pip install 'torch>=2.8,<2.10'")
+    return found
+
+
+def check_machine() -> None:
+    """Make sure that a device can run here.
+
+    Raises:
+        ConfigError: it can't, with the reason and what to do.
+    """
+    if found := obstacles(look()):
+        raise ConfigError(found[0])
+
+
+def troubles(machine: Machine) -> list[str]:
+    """Return what is wrong or missing on a machine, each with what to do."""
+    found = obstacles(machine)
     for name, extra in (("flwr", "edge"), ("onnxruntime", "edge"), ("torch", "edge-train")):
         needed = name != "torch" or machine.memory_mb >= TRAINING_MB  # smaller ones learn without
         if needed and name not in machine.packages:
             found.append(f"{name} is not installed: install the extra {extra}")
+    if "onnxruntime" in machine.packages and machine.providers == ():
+        found.append("onnxruntime is installed but can't be imported: install it anew")
     return found
+
+
+def _system(release: str) -> str:
+    names = (line.partition("=") for line in release.splitlines())
+    return next((value.strip().strip('"') for key, _, value in names if key == "PRETTY_NAME"), platform.system())
+
+
+def providers() -> tuple[str, ...]:
+    """Return what ONNX Runtime can compute on, empty if it can't be imported; it stays in memory."""
+    try:
+        import onnxruntime
+    except (ImportError, OSError):
+        return ()
+    return tuple(onnxruntime.get_available_providers())
 
 
 def _text(path: Path) -> str:

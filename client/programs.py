@@ -1,6 +1,7 @@
-"""A device's processes: the agent, and Flower's SuperNode, which starts a ClientApp for every message."""
+"""A device's processes: the agent, and Flower's SuperNode, which has a ClientApp started for every message."""
 
 from client.home import Home
+from client.install.layout import Users
 from fedstill.processes import Program, module, script
 
 SUPERNODE_PAUSE = 10.0
@@ -8,8 +9,13 @@ SUPERNODE_PAUSE = 10.0
 given up yet, for 60 s at most: it simply comes back until it is let in."""
 
 
-def programs(home: Home) -> list[Program]:
+def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Program]:
     """Return what `fedstill client start` keeps running.
+
+    Args:
+        home: the device's folder.
+        users: who runs what; None: this user runs everything, and the SuperNode starts the ClientApps itself.
+        nice: niceness of the agent, which does the work.
 
     Raises:
         ConfigError: the device is not enrolled, or Flower is not installed.
@@ -24,8 +30,23 @@ def programs(home: Home) -> list[Program]:
         *("--host", "127.0.0.1"),
         *("--port", str(config.supernode_port)),
     ]
+    agent = module("client.agent", str(home.folder))
+    one = {"OMP_NUM_THREADS": "1"}  # thread, like a simulated device's process: threads change sums
+    flower = {"FLWR_HOME": str(home.flwr)}
+    if users is None:
+        return [
+            Program("agent", agent, env=one, nice=nice),
+            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower),
+        ]
+    secret = ("--superexec-auth-secret-file", str(home.secret))
+    supernode += ["--isolation", "process", *secret]
+    superexec = [
+        script("flower-superexec"),
+        *("--insecure", "--runtime-api-address", f"127.0.0.1:{config.supernode_port}"),  # never leaves the machine
+        *secret,
+    ]
     return [
-        # One thread, like a simulated device's process: threads change sums.
-        Program("agent", module("client.agent", str(home.folder)), env={"OMP_NUM_THREADS": "1"}),
-        Program("supernode", supernode, pause=SUPERNODE_PAUSE, env={"FLWR_HOME": str(home.flwr)}),
+        Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
+        Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
+        Program("apps", superexec, env={"FLWR_HOME": str(home.apps), "HOME": str(home.apps)}, user=users.app),
     ]

@@ -5,8 +5,9 @@ nothing: data, student and state are the agent's, behind a socket that offers a 
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -18,9 +19,15 @@ from protos import agent_pb2_grpc as rpc
 
 PATIENCE = 300.0
 """Seconds to wait for an agent that is being started again."""
+LONGEST = 24 * 3600.0
+"""Seconds to wait for an answer, whatever the server says."""
 PAUSE = 0.5
-Q = TypeVar("Q")
-R = TypeVar("R")
+Q = TypeVar("Q", contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+class _Call(Protocol[Q, R]):
+    def __call__(self, request: Q, /, *, timeout: float) -> R: ...
 
 
 class AgentHost:
@@ -31,9 +38,10 @@ class AgentHost:
         run: name of the run.
         plan: JSON of its `fedstill.plan.DevicePlan`.
         patience: seconds to wait for an agent that is not there.
+        limit: seconds to wait for an answer altogether.
     """
 
-    def __init__(self, socket: str, run: str, plan: str, patience: float = PATIENCE) -> None:
+    def __init__(self, socket: str, run: str, plan: str, patience: float = PATIENCE, limit: float = LONGEST) -> None:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -45,6 +53,16 @@ class AgentHost:
         self._run = run
         self._plan = plan
         self._patience = patience
+        self._limit = limit
+
+    def within(self, seconds: float) -> "AgentHost":
+        """Return this host, waiting for an answer no longer than that.
+
+        A SuperNode has one message done at a time: behind an agent that hangs it would wait for ever.
+        """
+        limited = copy(self)
+        limited._limit = min(seconds, LONGEST)
+        return limited
 
     def devices(self) -> Mapping[int, str]:
         """Return the classes of the devices behind the agent, by device."""
@@ -61,23 +79,30 @@ class AgentHost:
         reply = self._ask(self._agent.Answer, request)
         return {
             number: DeviceAnswer(
-                answer.packet, dict(sorted(answer.metrics.items())), answer.refusal, answer.held_version
+                answer.packet,
+                dict(sorted(answer.metrics.items())),
+                answer.refusal,
+                answer.held_version,
+                answer.absence,
             )
             for number, answer in sorted(reply.answers.items())
         }
 
-    def _ask(self, call: Callable[[Q], R], request: Q) -> R:
+    def _ask(self, call: _Call[Q, R], request: Q) -> R:
         asked = time.monotonic()
-        deadline = asked + self._patience
+        end = asked + self._limit
+        deadline = min(end, asked + self._patience)
         while True:
             try:
-                return call(request)
+                return call(request, timeout=end - asked)
             except grpc.RpcError as error:
                 status, now = error.code(), time.monotonic()
+                if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise ConfigError(f"the device's agent gave no answer in {self._limit:.0f} s") from error
                 if status is not grpc.StatusCode.UNAVAILABLE:
                     raise ConfigError(f"the agent refused: {error.details()}") from error
                 if now - asked > self._patience / 2:  # it was there until now
-                    deadline = now + self._patience
+                    deadline = min(end, now + self._patience)
                 if now > deadline:
                     # The server is told this: where the device's folders lie is nobody else's business.
                     raise ConfigError("the device's agent is not there; start `fedstill client start`") from error

@@ -78,6 +78,11 @@ class States:
         return sorted(name for name in names if name.startswith("round-") and name.endswith(self._suffix))
 
 
+def has_state(folder: Path, round_number: int) -> bool:
+    """Return whether a folder has the state of a round: that was answered, and costs nothing to answer again."""
+    return any(folder.glob(f"round-{round_number:05d}.*"))
+
+
 def checked_zip(path: Path) -> None:
     """Verify a zip file's own checksums.
 

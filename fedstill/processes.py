@@ -34,7 +34,7 @@ GRACE = 15.0
 POLL = 0.2
 MAX_LOG = 10 * 1024 * 1024
 """Bytes of a log beyond which it begins anew; the last one is kept beside it."""
-HANDED_ON = re.compile(r"LANG|LC_.*|TZ|PYTHONPATH|FLWR_.*|GRPC_.*|.*_NUM_THREADS|RAY_USAGE_STATS_ENABLED")
+HANDED_ON = re.compile(r"LANG|LC_.*|TZ|PYTHONPATH|FLWR_.*|ORT_.*|GRPC_.*|.*_NUM_THREADS|RAY_USAGE_STATS_ENABLED")
 """Names in the environment that a program of another user is handed on: root's may hold secrets."""
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/agent.proto\x12\x11\x66\x65\x64still.agent.v1\"\"\n\x0e\x44\x65vicesRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x44\x65vicesReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12=\n\x07\x63lasses\x18\x02 \x03(\x0b\x32,.fedstill.agent.v1.DevicesReply.ClassesEntry\x1a.\n\x0c\x43lassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x01\n\rAnswerRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12@\n\x08requests\x18\x04 \x03(\x0b\x32..fedstill.agent.v1.AnswerRequest.RequestsEntry\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xae\x01\n\x0b\x41nswerReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12<\n\x07\x61nswers\x18\x02 \x03(\x0b\x32+.fedstill.agent.v1.AnswerReply.AnswersEntry\x1aO\n\x0c\x41nswersEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstill.agent.v1.DeviceAnswer:\x02\x38\x01\"\xb4\x01\n\x0c\x44\x65viceAnswer\x12\x0e\n\x06packet\x18\x01 \x01(\x0c\x12=\n\x07metrics\x18\x02 \x03(\x0b\x32,.fedstill.agent.v1.DeviceAnswer.MetricsEntry\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x14\n\x0cheld_version\x18\x04 \x01(\r\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xa2\x01\n\x05\x41gent\x12M\n\x07\x44\x65vices\x12!.fedstill.agent.v1.DevicesRequest\x1a\x1f.fedstill.agent.v1.DevicesReply\x12J\n\x06\x41nswer\x12 .fedstill.agent.v1.AnswerRequest\x1a\x1e.fedstill.agent.v1.AnswerReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/agent.proto\x12\x11\x66\x65\x64still.agent.v1\"\"\n\x0e\x44\x65vicesRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x44\x65vicesReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12=\n\x07\x63lasses\x18\x02 \x03(\x0b\x32,.fedstill.agent.v1.DevicesReply.ClassesEntry\x1a.\n\x0c\x43lassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x01\n\rAnswerRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12@\n\x08requests\x18\x04 \x03(\x0b\x32..fedstill.agent.v1.AnswerRequest.RequestsEntry\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xae\x01\n\x0b\x41nswerReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12<\n\x07\x61nswers\x18\x02 \x03(\x0b\x32+.fedstill.agent.v1.AnswerReply.AnswersEntry\x1aO\n\x0c\x41nswersEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstill.agent.v1.DeviceAnswer:\x02\x38\x01\"\xc5\x01\n\x0c\x44\x65viceAnswer\x12\x0e\n\x06packet\x18\x01 \x01(\x0c\x12=\n\x07metrics\x18\x02 \x03(\x0b\x32,.fedstill.agent.v1.DeviceAnswer.MetricsEntry\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x14\n\x0cheld_version\x18\x04 \x01(\r\x12\x0f\n\x07\x61\x62sence\x18\x05 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xa2\x01\n\x05\x41gent\x12M\n\x07\x44\x65vices\x12!.fedstill.agent.v1.DevicesRequest\x1a\x1f.fedstill.agent.v1.DevicesReply\x12J\n\x06\x41nswer\x12 .fedstill.agent.v1.AnswerRequest\x1a\x1e.fedstill.agent.v1.AnswerReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,9 +54,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWERREPLY_ANSWERSENTRY']._serialized_start=497
   _globals['_ANSWERREPLY_ANSWERSENTRY']._serialized_end=576
   _globals['_DEVICEANSWER']._serialized_start=579
-  _globals['_DEVICEANSWER']._serialized_end=759
-  _globals['_DEVICEANSWER_METRICSENTRY']._serialized_start=713
-  _globals['_DEVICEANSWER_METRICSENTRY']._serialized_end=759
-  _globals['_AGENT']._serialized_start=762
-  _globals['_AGENT']._serialized_end=924
+  _globals['_DEVICEANSWER']._serialized_end=776
+  _globals['_DEVICEANSWER_METRICSENTRY']._serialized_start=730
+  _globals['_DEVICEANSWER_METRICSENTRY']._serialized_end=776
+  _globals['_AGENT']._serialized_start=779
+  _globals['_AGENT']._serialized_end=941
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ class AnswerReply(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., answers: _Optional[_Mapping[int, DeviceAnswer]] = ...) -> None: ...
 
 class DeviceAnswer(_message.Message):
-    __slots__ = ("packet", "metrics", "refusal", "held_version")
+    __slots__ = ("packet", "metrics", "refusal", "held_version", "absence")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,8 +74,10 @@ class DeviceAnswer(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HELD_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ABSENCE_FIELD_NUMBER: _ClassVar[int]
     packet: bytes
     metrics: _containers.ScalarMap[str, float]
     refusal: str
     held_version: int
-    def __init__(self, packet: _Optional[bytes] = ..., metrics: _Optional[_Mapping[str, float]] = ..., refusal: _Optional[str] = ..., held_version: _Optional[int] = ...) -> None: ...
+    absence: str
+    def __init__(self, packet: _Optional[bytes] = ..., metrics: _Optional[_Mapping[str, float]] = ..., refusal: _Optional[str] = ..., held_version: _Optional[int] = ..., absence: _Optional[str] = ...) -> None: ...

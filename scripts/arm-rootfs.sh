@@ -32,7 +32,9 @@ fi
 mkdir -p "$folder"
 if [ ! -d "$rootfs" ]; then
     rm -rf "$rootfs.new"
-    mmdebstrap --quiet --arch=arm64 --variant=minbase --include=python3,libgomp1,ca-certificates bookworm "$rootfs.new"
+    # Extracted, not configured: programs of arm64 would have to run for that, and Python starts without.
+    mmdebstrap --quiet --arch=arm64 --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+        --include=coreutils,dash,python3,libgomp1,libstdc++6 bookworm "$rootfs.new"
     mv "$rootfs.new" "$rootfs"
 fi
 

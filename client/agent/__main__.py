@@ -21,8 +21,9 @@ def run(folder: Path) -> None:
     """
     home = Home(folder.resolve())
     home.run.mkdir(parents=True, exist_ok=True, mode=0o750)
+    home.agent_run.mkdir(exist_ok=True, mode=0o750)
     home.state.mkdir(exist_ok=True, mode=0o700)  # a home that was there before may be open to others
-    with (home.run / "agent.lock").open("w") as lock:
+    with (home.agent_run / "agent.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -2,7 +2,7 @@
 
 Run and plan come from whoever controls the server. A plan names no code to load, a run's name is no path, a run keeps
 the plan that it came with, and a device keeps the states of the newest runs alone, so that many names don't fill its
-disk.
+disk. The limits of the device's owner say when it trains: outside them it is absent from a round.
 What goes wrong with the device's own files is told in its log, not to the server: paths are nobody else's business.
 """
 
@@ -11,15 +11,20 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from client.data import LocalData, load, read_description
-from client.home import DeviceConfig, Home
+from client.home import PAUSED, DeviceConfig, Home
 from client.learner import DeviceData, Learner
 from client.learners import learner
+from client.limits import Gate, read_limits
 from client.parcels import Parcels
+from client.states import has_state
+from client.timekeeping import local_time
 from client.updates.delivery import Access
 from fedstill import packet
 from fedstill.errors import ConfigError, DataError, FedstillError, ReleaseError
@@ -48,6 +53,8 @@ class Carrier:
         self._home = home
         self._config: DeviceConfig = home.config()
         self._device: tuple[str, Learner] | None = None
+        self._absence: str | None = None
+        self._gate = Gate(home.folder, now=partial(local_time, home))
 
     def devices(self) -> Mapping[int, str]:
         """Return the class of this machine's device, by its number."""
@@ -67,7 +74,12 @@ class Carrier:
                 answers[number] = DeviceAnswer(b"", {}, f"device {number} is not here")
                 continue
             try:
-                answers[number] = self._opened(run, plan).answer(request)
+                device = self._opened(run, plan)
+                paused = self._paused()
+                if paused and not has_state(self._home.state / run, packet.round_of(request)):
+                    answers[number] = DeviceAnswer(b"", {}, absence=paused)
+                else:
+                    answers[number] = device.answer(request)
             except DataError as error:
                 log.error("run %s: %s", run, error)
                 answers[number] = DeviceAnswer(b"", {}, "the device's data or proxy set can't be used; see its log")
@@ -78,6 +90,22 @@ class Carrier:
                 log.exception("run %s", run)
                 answers[number] = DeviceAnswer(b"", {}, "the device failed; its log says why")
         return answers
+
+    def _paused(self) -> str:
+        """Return why the device trains no round now, and keep it for `fedstill client status`; empty: it may train."""
+        try:
+            why = self._gate.closed(read_limits(self._home))
+        except ConfigError as error:  # better not at all than without the owner's limits
+            log.error("%s", error)
+            why = "its limits can't be read"
+        told = self._home.agent_run / PAUSED
+        if why != self._absence:  # nothing is written while nothing changes
+            self._absence = why
+            if why:
+                log.info("absent from rounds: %s", why)
+            with suppress(OSError):  # a full disk is one of the reasons
+                told.write_text(f"{why}\n") if why else told.unlink(missing_ok=True)
+        return why
 
     def _opened(self, run: str, plan: str) -> Learner:
         if re.fullmatch(RUN_NAME, run) is None:

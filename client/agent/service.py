@@ -47,6 +47,7 @@ class Service(rpc.AgentServicer):
                     metrics=dict(answer.metrics),
                     refusal=answer.refusal,
                     held_version=answer.held_version,
+                    absence=answer.absence,
                 )
             )
         return reply

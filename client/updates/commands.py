@@ -18,7 +18,10 @@ from fedstill.files import write_atomic
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="The device's folder; default: FEDSTILL_HOME or the user's data folder.")
+    Path | None,
+    typer.Option(
+        "--home", help="The device's folder; default: FEDSTILL_HOME or the user's data folder.", readable=False
+    ),
 ]
 
 
@@ -139,11 +142,21 @@ def predict(
 
 
 def status(home: HomeOption = None) -> None:
-    """Show what runs, what it would go back to, and what was refused."""
+    """Show what this device does in its fleet, what it runs, what it would go back to, and what was refused."""
+    from client.home import find_home
+    from client.status import device_rows
+    from client.updates.home import STATE
     from client.updates.telemetry import queued
     from client.updates.updater import read_trust
 
-    place = _home(home)
+    device = find_home(home)
+    fleet = device_rows(device)
+    for name, value in fleet.items():
+        typer.echo(f"{name:16} {value}")
+    place = Home(device.release)
+    if fleet and not (place.folder / STATE).exists():
+        typer.echo(f"{'releases':16} none; `fedstill client trust` begins with them")
+        return
     state = place.state()
     try:
         root = f"version {read_trust(place).version}"

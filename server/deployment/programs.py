@@ -46,18 +46,6 @@ def programs(home: ServerHome) -> list[Program]:
     ]
 
 
-def _delivery(home: ServerHome, config: ServerConfig) -> list[str]:
-    host = f"[{config.delivery_listen}]" if ":" in config.delivery_listen else config.delivery_listen
-    return module(
-        "fedstill.cli",
-        *("server", "deliver", str(home / "store")),
-        *("--address", f"{host}:{config.delivery_port}"),
-        *("--cert", str(home / "server.crt")),
-        *("--key", str(home / "server.key")),
-        *("--state", str(home / "delivery")),
-    )
-
-
 def become(home: ServerHome, name: str) -> NoReturn:
     """Turn this process into one of them: where each has a container, the container's engine keeps it running.
 
@@ -74,3 +62,15 @@ def become(home: ServerHome, name: str) -> NoReturn:
         os.execve(known[name].command[0], list(known[name].command), environment)
     except OSError as error:
         raise ConfigError(f"{name} can't be started: {error}") from error
+
+
+def _delivery(home: ServerHome, config: ServerConfig) -> list[str]:
+    host = f"[{config.delivery_listen}]" if ":" in config.delivery_listen else config.delivery_listen
+    return module(
+        "fedstill.cli",
+        *("server", "deliver", str(home / "store")),
+        *("--address", f"{host}:{config.delivery_port}"),
+        *("--cert", str(home / "server.crt")),
+        *("--key", str(home / "server.key")),
+        *("--state", str(home / "delivery")),
+    )

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from client.probe import Machine, look, propose, troubles
+from client.probe import Machine, look, obstacles, propose, providers, troubles
 
 A72 = frozenset(["fp", "asimd", "evtstrm", "crc32", "cpuid"])
 A76 = A72 | {"asimddp"}
 GOOD = {"flwr": "1.41.0", "onnxruntime": "1.31.1", "torch": "2.9.1"}
-PI4 = Machine("Raspberry Pi 4 Model B Rev 1.4", "aarch64", 4, A72, 3791, GOOD)
+PI4 = Machine("Raspberry Pi 4 Model B Rev 1.4", "aarch64", 4, A72, 3791, GOOD, providers=("CPUExecutionProvider",))
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,30 @@ def test_a_torch_that_can_not_work_on_arm_is_told(torch: str, features: frozense
     assert all(word in trouble for trouble in found)
 
 
+def test_a_system_of_32_bits_can_not_run_a_device_and_a_board_without_torch_can() -> None:
+    without = {name: GOOD[name] for name in ("flwr", "onnxruntime")}
+    assert obstacles(replace(PI4, packages=without)) == []
+    assert ["install one of 64" in word for word in obstacles(replace(PI4, bits=32))] == [True]
+
+
+def test_a_runtime_that_can_not_be_imported_is_told() -> None:
+    assert ["can't be imported" in word for word in troubles(replace(PI4, providers=()))] == [True]
+
+
 def test_a_machine_is_read_from_proc(tmp_path: Path) -> None:
     (tmp_path / "proc" / "device-tree").mkdir(parents=True)
     (tmp_path / "proc" / "device-tree" / "model").write_bytes(b"Raspberry Pi Zero 2 W Rev 1.0\0")
     (tmp_path / "proc" / "meminfo").write_text("MemTotal:         428968 kB\nMemFree: 1 kB\n")
     (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd\n\nprocessor\t: 1\n")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "os-release").write_text('NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
     found = look(tmp_path)
+    assert found.system == "Debian GNU/Linux 12 (bookworm)"
     assert (found.model, found.memory_mb) == ("Raspberry Pi Zero 2 W Rev 1.0", 418)
     assert found.features == {"fp", "asimd"}
 
 
 def test_this_machine_has_a_class() -> None:
     assert look().memory_mb > 0
+    assert "CPUExecutionProvider" in providers()
     assert propose(look()).device_class

@@ -94,7 +94,11 @@ class Deployment:
     def __init__(self, folder: Path, devices: int = 3, scenario: str = SCENARIO, *, copied: bool = True) -> None:
         """Lay out the folders.
 
-        `copied`: devices are given the proxy set as a file; otherwise they fetch what they need.
+        Args:
+            folder: where everything lies.
+            devices: how many.
+            scenario: of their runs, for three devices.
+            copied: whether they are given the proxy set as a file; else they fetch what they need.
         """
         self.folder = folder
         self.copied = copied
@@ -164,8 +168,8 @@ class Deployment:
         listen += ["--delivery-port", str(delivery)]
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.start("server", "server", "start", *where)
-        services = (self.port, enrolment, delivery)
-        eventually(lambda: all(map(_listens, services)), "SuperLink, enrolment and delivery service")
+        places = (self.port, enrolment, delivery)
+        eventually(lambda: all(map(_listens, places)), "SuperLink, enrolment and delivery service")
         write_device_folders(self.scenario, self.folder / "data")
         for number, (kind, own) in enumerate(zip(self.scenario.classes_of_devices(), ports, strict=True)):
             assert self.enrol(kind, own, data_of=number) == number

@@ -25,7 +25,6 @@ IMAGES = 100
 ONE_ROUND = (
     SCENARIO.replace("two-classes", "one-round")
     .replace("rounds = 3", "rounds = 1")
-    .replace("devices = 3", "devices = 2")
     .replace('student = "tiny-separable-s" }', 'student = "tiny-conv-s", learner = "head" }')
 )
 IMPORT = """
@@ -91,7 +90,7 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
             with (self.folder / f"{name}.out").open("ab") as output:
                 self._running[name] = subprocess.Popen(emulated, stdout=output, stderr=subprocess.STDOUT)
 
-    found, out = Mixed(folder, scenario=ONE_ROUND, copied=False), folder / "run"
+    found, out = Mixed(folder, devices=2, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
         told = (folder / "run.out").open("wb")

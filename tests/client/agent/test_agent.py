@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import grpc
 import numpy as np
 import pytest
 import tomli_w
+from flwr.app import Context, Message, RecordDict
 
 from client.agent.carrier import KEPT_RUNS, Carrier
 from client.agent.service import serve
+from client.app import app
 from client.home import Home
 from client.shim import AgentHost, build
+from client.status import device_rows
 from fedstill.errors import ConfigError
 from fedstill.exchange import ServerExchange
+from fedstill.flower.adapter import identify_server
 from fedstill.plan import DevicePlan
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc as rpc
@@ -97,7 +102,7 @@ def test_an_agent_that_comes_back_answers_a_finished_round_without_training_agai
 
 def test_only_those_who_may_enter_the_folder_reach_the_socket(home: Home, server: grpc.Server) -> None:
     assert stat.S_IMODE(home.socket.stat().st_mode) == 0o660
-    assert stat.S_IMODE(home.run.stat().st_mode) & 0o007 == 0
+    assert stat.S_IMODE(home.socket.parent.stat().st_mode) & 0o007 == 0
     assert os.umask(0o022) == 0o022  # as it was before the socket
 
 
@@ -111,6 +116,53 @@ def test_a_shim_without_an_agent_gives_up_with_a_word_on_what_to_start(home: Hom
     with pytest.raises(ConfigError, match="fedstill client start") as told:
         shim(home, plan, patience=0.1).devices()
     assert str(home.folder) not in str(told.value)
+
+
+def test_an_agent_that_hangs_is_waited_for_no_longer_than_the_message_lives(
+    home: Home, plan: DevicePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(Carrier, "answer", lambda *_: goes_on.wait(60) and {})
+    hanging = serve(Carrier(home), home.socket)
+    try:
+        with pytest.raises(ConfigError, match="gave no answer in 1 s"):
+            shim(home, plan).within(1.0).answer({1: b""})
+    finally:
+        goes_on.set()
+        hanging.stop(None).wait()
+
+
+def test_the_client_app_hands_on_how_long_a_message_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    identify_server(1)
+    message = Message(RecordDict(), 5, "query.devices", ttl=77)
+    context = Context(1, 5, {"agent": "/x"}, RecordDict(), {"host": "client.shim:build", "run": "r", "plan": "{}"})
+    waited: list[float] = []
+
+    def devices(host: AgentHost) -> dict[int, str]:
+        waited.append(host._limit)
+        return {}
+
+    monkeypatch.setattr(AgentHost, "devices", devices)
+    app(message, context)
+    assert waited == [77]
+
+
+def test_outside_its_owners_limits_a_device_is_absent_but_gives_what_it_finished(
+    small: Scenario, shelf: Shelf, home: Home, plan: DevicePlan, server: grpc.Server
+) -> None:
+    host, asked = shim(home, plan), request(small, shelf)
+    home.limits.write_text(f"free_disk_mb = {10**9}\n")
+    answer = host.answer({1: asked})[1]
+    assert (answer.absence, answer.refusal, answer.packet) == ("its disk is full", "", b"")
+    assert device_rows(home)["may train"] == "not now: its disk is full"
+    assert device_rows(home)["last asked"] == "was absent: its disk is full"
+    home.limits.unlink()
+    done = host.answer({1: asked})
+    assert done[1].packet
+    assert device_rows(home)["last asked"].startswith("took part")
+    home.limits.write_text('hours = ["never"]\n')
+    assert host.answer({1: asked}) == done
+    assert host.answer({1: request(small, shelf, 2)})[1].absence == "its limits can't be read"
 
 
 def test_a_node_or_a_run_that_names_too_little_is_refused() -> None:
