@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.disk import Disk, unpacked
 from fedstill.cache import LabelCache
 from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
 from fedstill.errors import ConfigError
@@ -112,11 +113,11 @@ def stored(run: Path) -> Stored:
     task = load_task(scenario.task)
     context = shelf.context(scenario.seed, task.classes)
     folders = [run / "devices" / f"device-{number:05d}" for number in range(scenario.devices)]
-    round_number = min(max(int(path.stem[6:]) for path in folder.glob("round-*.pt")) for folder in folders)
+    round_number = min(max(int(path.stem[6:]) for path in folder.glob("round-*.state")) for folder in folders)
     votes = {}
     for number, folder in enumerate(folders):
-        content = torch.load(folder / f"round-{round_number:05d}.pt", weights_only=True)["packet"]
-        votes[number] = decode(context, content.numpy().tobytes(), round_number=round_number).labels
+        content = unpacked(Disk(folder).path(round_number).read_bytes()).answer.packet
+        votes[number] = decode(context, content, round_number=round_number).labels
     path = run / "checkpoints" / f"round-{round_number - 1:05d}" / STATE
     checkpoint = torch.load(path, weights_only=True)
     model = restored(architecture(scenario.teacher.architecture), task, checkpoint["teacher"])

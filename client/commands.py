@@ -3,6 +3,7 @@
 import typer
 
 from client import deployment
+from client.evaluate import commands as evaluate
 from client.updates import commands as updates
 
 client = typer.Typer(no_args_is_help=True, help="Be an edge device: take part in runs, install releases, predict.")
@@ -12,4 +13,5 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands."""
     deployment.add(client)
     updates.register(client)
+    evaluate.register(client)
     app.add_typer(client, name="client")

@@ -35,6 +35,8 @@ class DeviceConfig(Settings):
     """Path of the description of its data, `data.toml`."""
     proxy: str = ""
     """Path of the proxy set, the .npy file that the server uses."""
+    backbone: str = ""
+    """Path of the class's backbone, the .onnx file that the server made, for a device without torch."""
     supernode_port: int = Field(default=9094, gt=0, lt=65536)
     """Port on the loopback address for Flower's own processes; one per device on a machine."""
 

@@ -96,7 +96,8 @@ def troubles(machine: Machine) -> list[str]:
     if arm and release >= FIRST_CUDA and "Jetson" not in machine.model and "+cpu" not in torch:
         found.append(f"torch {torch} from PyPI is a CUDA build on ARM: pip install 'torch>=2.8,<2.10'")
     for name, extra in (("flwr", "edge"), ("onnxruntime", "edge"), ("torch", "edge-train")):
-        if name not in machine.packages:
+        needed = name != "torch" or machine.memory_mb >= TRAINING_MB  # smaller ones learn without
+        if needed and name not in machine.packages:
             found.append(f"{name} is not installed: install the extra {extra}")
     return found
 

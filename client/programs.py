@@ -25,6 +25,7 @@ def programs(home: Home) -> list[Program]:
         *("--port", str(config.supernode_port)),
     ]
     return [
-        Program("agent", module("client.agent", str(home.folder))),
+        # One thread, like a simulated device's process: threads change sums.
+        Program("agent", module("client.agent", str(home.folder)), env={"OMP_NUM_THREADS": "1"}),
         Program("supernode", supernode, pause=SUPERNODE_PAUSE, env={"FLWR_HOME": str(home.flwr)}),
     ]

@@ -6,11 +6,11 @@ over the wire, so it is parsed like everything else that does, and names nothing
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, DataError
-from fedstill.settings import DeviceSettings, Encoding
+from fedstill.settings import DeviceSettings, Encoding, LearnerKind
 from fedstill.tasks import Arrays, Task
 
 RUN_NAME = r"[a-z0-9][a-z0-9-]{0,63}"
@@ -71,6 +71,16 @@ class ClassPlan(Settings):
     """Name of a built-in architecture."""
     uplink: Encoding
     """Encoding of their soft labels."""
+    learner: LearnerKind | None = None
+    """How they learn; None: in torch."""
+    backbone: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the backbone's file, for learners without torch."""
+
+    @model_validator(mode="after")
+    def _has_a_backbone(self) -> "ClassPlan":
+        if (self.learner or "torch") != "torch" and self.backbone is None:
+            raise ValueError(f"no backbone for the learner {self.learner!r}")
+        return self
 
 
 class DevicePlan(Settings):

@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fedstill.errors import ConfigError
@@ -26,11 +28,14 @@ from fedstill.files import write_atomic
 log = logging.getLogger("fedstill")
 _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
 PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
 GRACE = 15.0
 """Seconds that a program has to end before it is killed."""
 POLL = 0.2
 MAX_LOG = 10 * 1024 * 1024
 """Bytes of a log beyond which it begins anew; the last one is kept beside it."""
+HANDED_ON = re.compile(r"LANG|LC_.*|TZ|PYTHONPATH|FLWR_.*|GRPC_.*|.*_NUM_THREADS|RAY_USAGE_STATS_ENABLED")
+"""Names in the environment that a program of another user is handed on: root's may hold secrets."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,17 @@ class Program:
         command: its arguments.
         pause: seconds between its end and its next start.
         env: added to the environment.
+        user: system user to run as, with the group of the same name alone; it then gets of this process's environment
+            only what `HANDED_ON` says. Empty: this process's user. Only root can start programs of others.
+        nice: added to its niceness, 0 to 19.
     """
 
     name: str
     command: Sequence[str]
     pause: float = 1.0
     env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    nice: int = 0
 
 
 def script(name: str) -> str:
@@ -155,16 +165,20 @@ class Supervisor:
         path = self._log(program)
         _shorten(path)
         search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        kept = {name: value for name, value in os.environ.items() if not program.user or HANDED_ON.fullmatch(name)}
         with path.open("ab") as output:
             started = subprocess.Popen(
                 program.command,
                 cwd=self._folder,
-                env={**os.environ, "PATH": search, "PYTHONUNBUFFERED": "1", **program.env},
+                env={**kept, "PATH": search, "PYTHONUNBUFFERED": "1", **program.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(_prepare, program),
+                user=program.user or None,
+                group=program.user or None,
+                extra_groups=[] if program.user else None,
             )
         self._running[program.name] = started
         log.info("%s started, process %d", program.name, started.pid)
@@ -195,8 +209,13 @@ def _shorten(log_file: Path) -> None:
             os.truncate(log_file, 0)
 
 
-def _end_with_parent() -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _prepare(program: Program) -> None:
+    """Prepare a started process, which is its user's already: a change of users forgets the signal."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if program.nice:
+        os.nice(program.nice)
+    if program.user:  # no set-user-id program, such as sudo, makes it another's
+        _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _signal(running: "subprocess.Popen[bytes]", number: int) -> None:

@@ -10,6 +10,8 @@ from fedstill.cache import LabelCache
 from fedstill.codecs import codec
 from fedstill.delta import Base
 
+BASE = ("encoding", "version", "codes", "known")  # what `store_base` returns
+
 
 def store_cache(cache: LabelCache) -> dict[str, Any]:
     """Return a cache as tensors."""

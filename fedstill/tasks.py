@@ -46,6 +46,7 @@ class Task:
         std: by channel, likewise.
         flip: whether mirrored images keep their label (augmentation).
         shift: pixels by which images may be shifted in augmentation.
+        pictures: whether samples are pictures; else their bytes are codes, which no disturbance may touch.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     std: tuple[float, ...] = field(default=(0.5,))
     flip: bool = False
     shift: int = 0
+    pictures: bool = True
 
     @property
     def classes(self) -> int:

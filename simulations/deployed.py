@@ -18,12 +18,14 @@ from fedstill.errors import ConfigError
 from fedstill.files import write_json
 from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
+from fedstill.release.verify import digest
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
 from server.deployment.runs import read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
 from server.release.student import Released
+from simulations.backbones import make_backbones
 from simulations.job import federate, plan_of
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
@@ -64,7 +66,7 @@ def prepare(name: str, changes: Iterable[str], out: Path, fleet: Mapping[int, st
     with Claim(out):
         write_config(out, dump(scenario))
         adopt(scenario, out)
-        open_shelf(out / "assets", scenario, files)
+        make_backbones(scenario, open_shelf(out / "assets", scenario, files))
 
 
 def _check_real(scenario: Scenario) -> None:
@@ -77,6 +79,8 @@ def _check_real(scenario: Scenario) -> None:
         raise ConfigError(f"method {scenario.method.name} is one for simulations; real devices don't know it")
     if scenario.attack.share:
         raise ConfigError("attack.share is for simulations: real devices can't be told to be hostile")
+    if scenario.fleet is not None:
+        raise ConfigError("fleet is for simulations: real devices have speeds and hours of their own")
     for name, kind in scenario.device_classes.items():
         if kind.student not in ARCHITECTURES:
             raise ConfigError(f"device_classes.{name}.student: {kind.student!r} is not built in; devices load no other")
@@ -117,7 +121,12 @@ def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
         proxy_size=shared.proxy_size,
         device=scenario.device,
         classes={
-            name: ClassPlan(student=kind.student, uplink=kind.uplink or scenario.exchange.uplink)
+            name: ClassPlan(
+                student=kind.student,
+                uplink=kind.uplink or scenario.exchange.uplink,
+                learner=None if kind.learner == "torch" else kind.learner,
+                backbone=None if kind.learner == "torch" else digest(shelf.backbone_path(name))[1],
+            )
             for name, kind in scenario.device_classes.items()
         },
         entropy_coding=scenario.exchange.entropy_coding,
@@ -137,7 +146,7 @@ def run(grid: Grid, context: Context) -> None:
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
         federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners)
-        released = release_students(setup, shelf, federation.knowledge.students, progress)
+        released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),
             "timing": {"wall_seconds": time.monotonic() - started, "rounds_seconds": federation.knowledge.seconds},
@@ -171,6 +180,7 @@ def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mappi
             name: {
                 "devices": sum(kind == name for kind in classes.values()),
                 "student": plan.student_of[name],
+                "learner": setup.scenario.device_classes[name].learner,
                 "accuracy_devices": known.rows[-1]["device_accuracy"][name],
                 "accuracy_released": facts.accuracy_int8,
                 "artifact": f"students/{name}/{facts.artifact}",

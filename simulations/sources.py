@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fedstill.errors import DataError
 from fedstill.files import write_folder
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Arrays, Images, Task
+from fedstill.text import encode
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -38,9 +40,9 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "fedstill"
 
 
-def _files_of(repository: str, config: str, data_dir: Path) -> dict[str, list[Path]]:
+def _files_of(repository: str, config: str, splits: tuple[str, str], data_dir: Path) -> dict[str, list[Path]]:
     folder = data_dir / repository / config
-    files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")}
+    files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     for split, found in files.items():
         if not found:
             raise DataError(
@@ -64,13 +66,41 @@ def load_hub(repository: str, config: str, image_column: str, mode: str, data_di
     Raises:
         DataError: files are missing or corrupt, or the hub can't be reached.
     """
-    files = None if data_dir is None else _files_of(repository, config, data_dir)
-    key = hashlib.sha256(repr((repository, image_column, mode, _fingerprint(files))).encode()).hexdigest()[:16]
+
+    def decode(split: Any) -> tuple[Images, Ints]:
+        return _decode(split, image_column, mode)
+
+    return load_splits(repository, config, ("train", "test"), (image_column, mode), decode, data_dir)
+
+
+def load_splits(
+    repository: str,
+    config: str,
+    splits: tuple[str, str],
+    how: tuple[Any, ...],
+    decode: Callable[[Any], tuple[Images, Ints]],
+    data_dir: Path | None,
+) -> Arrays:
+    """Load a data set of the Hugging Face hub, decoded once and then mapped from the user's cache folder.
+
+    Args:
+        repository: for example `ylecun/mnist`.
+        config: folder of its parquet files.
+        splits: that train and that test; both have labels.
+        how: what `decode` depends on, so that another way gets another place in the cache.
+        decode: makes samples and labels of a split of the `datasets` library.
+        data_dir: folder that holds `repository`; None: ask the hub.
+
+    Raises:
+        DataError: files are missing or corrupt, or the hub can't be reached.
+    """
+    files = None if data_dir is None else _files_of(repository, config, splits, data_dir)
+    key = hashlib.sha256(repr((repository, *how, _fingerprint(files))).encode()).hexdigest()[:16]
     folder = _cache_root() / f"{repository.replace('/', '-')}-{key}"
     if not folder.is_dir():
-        splits = _read_splits(repository, files)
+        found = _read_splits(repository, files)
         try:
-            decoded = {name: _decode(splits[name], image_column, mode) for name in ("train", "test")}
+            decoded = {name: decode(found[split]) for name, split in zip(("train", "test"), splits, strict=True)}
         except Exception as error:
             raise DataError(f"{data_dir or 'hub'}: {repository} can't be decoded: {error}") from error
 
@@ -120,6 +150,21 @@ def load_cifar10(data_dir: Path | None) -> Arrays:
     return load_hub("uoft-cs/cifar10", "plain_text", "img", "RGB", data_dir)
 
 
+SST2_WORDS = 48
+
+
+def load_sst2(data_dir: Path | None) -> Arrays:
+    """Return SST-2 (Socher et al. 2013): 67,349 phrases of film reviews; 872 sentences are the test set.
+
+    These are its validation set: the labels of its own test set are not public.
+    """
+
+    def decode(split: Any) -> tuple[Images, Ints]:
+        return encode(split["sentence"], SST2_WORDS), np.asarray(split["label"], dtype=np.int64)
+
+    return load_splits("stanfordnlp/sst2", "data", ("train", "validation"), ("words", SST2_WORDS), decode, data_dir)
+
+
 CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = Task("digits", TEN_DIGITS, (1, 8, 8), load_digits, mean=(0.3,), std=(0.38,))
 MNIST = Task("mnist", TEN_DIGITS, (1, 28, 28), load_mnist, mean=(0.1307,), std=(0.3081,))
@@ -134,4 +179,7 @@ CIFAR10 = Task(
     std=(0.247, 0.2435, 0.2616),
     flip=True,
     shift=4,
+)
+SST2 = Task(
+    "sst2", ("negative", "positive"), (2, 1, SST2_WORDS), load_sst2, mean=(0.0, 0.0), std=(1.0, 1.0), pictures=False
 )

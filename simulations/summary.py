@@ -70,6 +70,7 @@ def summarize(
         by_class[name] = {
             "devices": len(devices),
             "student": kind.student,
+            "learner": kind.learner,
             "parameters": parameters(model),
             "accuracy_local_only": float(np.mean(alone)) if alone else None,
             "accuracy_teacher_only": references.get(f"teacher_only.{name}"),

@@ -11,7 +11,6 @@ from client.agent.carrier import Carrier
 from client.agent.service import serve
 from client.home import Home
 from fedstill.errors import ConfigError, FedstillError
-from fedstill.workers import use_one_thread
 
 
 def run(folder: Path) -> None:
@@ -28,7 +27,6 @@ def run(folder: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(f"{home.folder}: its agent is running already") from error
-        use_one_thread()
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from client.data import LocalData, load, read_description
-from client.device import Device, DeviceData
 from client.home import DeviceConfig, Home
+from client.learner import DeviceData, Learner
+from client.learners import learner
 from fedstill import packet
-from fedstill.errors import ConfigError, DataError, FedstillError
+from fedstill.errors import ConfigError, DataError, FedstillError, ReleaseError
 from fedstill.files import write_atomic
-from fedstill.models import ARCHITECTURES
-from fedstill.plan import DIGEST_BYTES, RUN_NAME, DevicePlan
+from fedstill.plan import DIGEST_BYTES, RUN_NAME, ClassPlan, DevicePlan
+from fedstill.release.backbone import Backbone, open_backbone
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import Images, Task
 
@@ -44,7 +45,7 @@ class Carrier:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._config: DeviceConfig = home.config()
-        self._device: tuple[str, Device] | None = None
+        self._device: tuple[str, Learner] | None = None
 
     def devices(self) -> Mapping[int, str]:
         """Return the class of this machine's device, by its number."""
@@ -76,7 +77,7 @@ class Carrier:
                 answers[number] = DeviceAnswer(b"", {}, "the device failed; its log says why")
         return answers
 
-    def _opened(self, run: str, plan: str) -> Device:
+    def _opened(self, run: str, plan: str) -> Learner:
         if re.fullmatch(RUN_NAME, run) is None:
             raise ConfigError("the run has no proper name")
         key = hashlib.sha256(f"{run} {plan}".encode()).hexdigest()
@@ -101,17 +102,20 @@ class Carrier:
         for place in others[KEPT_RUNS - 1 :]:
             shutil.rmtree(place)
 
-    def _build(self, plan: DevicePlan, folder: Path) -> Device:
+    def _build(self, plan: DevicePlan, folder: Path) -> Learner:
         own = plan.classes.get(self._config.device_class)
         if own is None:
             raise ConfigError(f"the run has no student for class {self._config.device_class}")
-        if own.student not in ARCHITECTURES:
-            raise ConfigError(f"architecture {own.student!r} is not built in; a device loads no other")
+        kind = own.learner or "torch"
+        if kind == "torch":
+            _check_built_in(own.student)
         task = plan.task.task()
         data = self._data(task)
-        return Device(
+        return learner(
+            kind,
+            own.student,
+            None if kind == "torch" else self._backbone(own, task),
             number=self._config.number,
-            student=own.student,
             task=task,
             context=packet.Context(plan.seed, bytes.fromhex(plan.proxy_digest), plan.proxy_size, task.classes),
             settings=plan.device,
@@ -132,6 +136,15 @@ class Carrier:
         except ConfigError as error:
             raise DataError(str(error)) from error  # about the device's own files, so not for the server
 
+    def _backbone(self, plan: ClassPlan, task: Task) -> Backbone:
+        """Load the class's backbone, which must be the run's, byte for byte."""
+        if not self._config.backbone:
+            raise DataError(f"{self._home.config_path}: no backbone; give its path as 'backbone'")
+        try:
+            return open_backbone(Path(self._config.backbone), plan.backbone or "", task)
+        except ReleaseError as error:
+            raise DataError(str(error)) from error
+
     def _proxy(self, plan: DevicePlan) -> Images:
         """Map the proxy set, which must be the run's, byte for byte."""
         if not self._config.proxy:
@@ -148,3 +161,15 @@ class Carrier:
         if images.dtype != np.uint8 or images.shape != (plan.proxy_size, *plan.task.input_shape):
             raise DataError(f"{path}: the proxy set is {images.dtype} {list(images.shape)}")
         return images
+
+
+def _check_built_in(student: str) -> None:
+    """Make sure that a plan's architecture is one of this package's.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    from fedstill.models import ARCHITECTURES  # with torch, which a device of another learner has not
+
+    if student not in ARCHITECTURES:
+        raise ConfigError(f"architecture {student!r} is not built in; a device loads no other")

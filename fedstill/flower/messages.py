@@ -59,6 +59,8 @@ def packet_bytes(content: RecordDict) -> int:
 
 def pack_answers(answers: Mapping[int, DeviceAnswer], record: str = PACKETS) -> RecordDict:
     """Return the content of a host's reply."""
+    absent = {str(device): answer.absence for device, answer in answers.items() if answer.absence}
+    answers = {device: answer for device, answer in answers.items() if not answer.absence}
     packets = {str(device): answer.packet for device, answer in answers.items() if not answer.refusal}
     refusals = {str(device): answer.refusal for device, answer in answers.items() if answer.refusal}
     held = {str(device): answer.held_version for device, answer in answers.items() if answer.refusal}
@@ -71,6 +73,7 @@ def pack_answers(answers: Mapping[int, DeviceAnswer], record: str = PACKETS) -> 
             "refusals": ConfigRecord({**refusals}),
             "held": ConfigRecord({**held}),
             "metrics": MetricRecord({**metrics}),
+            **({"absent": ConfigRecord({**absent})} if absent else {}),
         }
     )
 
@@ -102,6 +105,8 @@ def unpack_answers(content: RecordDict, record: str = PACKETS) -> dict[int, Devi
         answers[int(device)] = DeviceAnswer(
             b"", {}, str(reason)[:500] or "refused", version if isinstance(version, int) else 0
         )
+    for device, reason in records.get("absent", ConfigRecord()).items():
+        answers[int(device)] = DeviceAnswer(b"", {}, absence=str(reason)[:500] or "no reason")
     return answers
 
 

@@ -39,6 +39,8 @@ from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
 MAX_FAILED_QUERIES = 3
+QUERY_LIMIT = 180.0
+"""Seconds to wait for hosts to tell their devices, which costs them nothing: the round waits for one that is silent."""
 IN_MEMORY = 256_000_000  # bytes of a round's soft labels, of which a consensus makes a copy
 
 A = TypeVar("A", default=SoftLabels)
@@ -96,6 +98,10 @@ class RoundPolicy:
         """Return how many of `devices` a round asks."""
         return min(self.active, devices) if self.active else devices
 
+    def needed(self, devices: int) -> int:
+        """Return how many answers a round of a run with `devices` needs."""
+        return max(1, math.ceil(self.quorum * self.asked(devices)))
+
 
 class RoundStrategy(Strategy, Generic[A]):
     """Exchange packets with whatever hosts the grid has, a message each way per host and round.
@@ -125,7 +131,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self.traffic = Traffic()
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
-        self._asked: list[int] = []
+        self._asked: list[int] | None = None
         self._failed_queries = 0
 
     def summary(self) -> None:
@@ -167,12 +173,10 @@ class RoundStrategy(Strategy, Generic[A]):
         """Return one message per host with the requests of its devices."""
         self._discover(grid)
         reached = sorted(device for devices in self._hosts.values() for device in devices)
-        count = self.policy.asked(len(reached))
-        # Without a draw, a device whose host is gone is asked in vain: its absence is told.
-        self._asked = participants(self.policy.seed, server_round, reached, count) if self.policy.active else []
-        asked = set(self._asked)
+        self._asked = self._choose(server_round, reached)
+        asked = None if self._asked is None else set(self._asked)
         for node, devices in sorted(self._hosts.items()):
-            own = [device for device in devices if device in asked] if self.policy.active else devices
+            own = devices if asked is None else [device for device in devices if device in asked]
             if not own:
                 continue
             requests = {device: self._exchange.request(device, server_round) for device in own}
@@ -194,27 +198,30 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
                 continue
             self._take(server_round, reply, votes, metrics, refused)
-        awaited = self._asked if self.policy.active else self.device_classes
+        awaited = self.device_classes if self._asked is None else self._asked
         missing = [device for device in awaited if device not in votes and device not in refused]
         refused.update(dict.fromkeys(missing, "no answer"))
         for device, reason in sorted(refused.items()):
             log.warning("round %d: device %d: %s", server_round, device, reason)
-        expected = self.policy.asked(self.policy.expected or len(self.device_classes))
-        needed = max(1, math.ceil(self.policy.quorum * expected))
-        if len(votes) < needed:
+        round_replies = self._settle(
+            RoundReplies(
+                round_number=server_round,
+                ids=self._exchange.ids(server_round),
+                votes=dict(sorted(votes.items())) if isinstance(votes, dict) else votes,
+                metrics=dict(sorted(metrics.items())),
+                refused=refused,
+                device_classes=self.device_classes,
+            )
+        )
+        devices = self.policy.expected or len(self.device_classes)
+        expected, needed = self.policy.asked(devices), self.policy.needed(devices)
+        if round_replies.answers < needed:
             raise QuorumError(
-                f"round {server_round}: {len(votes)} usable answers from {expected} devices, the quorum is {needed}"
+                f"round {server_round}: {round_replies.answers} usable answers from {expected} devices, the quorum is"
+                f" {needed}"
                 + (f"; first refusal: {next(iter(sorted(refused.items())))[1]}" if refused else "")
                 + "; check the devices, then continue with --resume"
             )
-        round_replies = RoundReplies(
-            round_number=server_round,
-            ids=self._exchange.ids(server_round),
-            votes=dict(sorted(votes.items())) if isinstance(votes, dict) else votes,
-            metrics=dict(sorted(metrics.items())),
-            refused=refused,
-            device_classes=self.device_classes,
-        )
         concluded = self.conclude(round_replies)
         return None, MetricRecord({key: float(value) for key, value in concluded.items()})
 
@@ -227,6 +234,23 @@ class RoundStrategy(Strategy, Generic[A]):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return nothing, as nothing was asked."""
         return None
+
+    def _choose(self, round_number: int, reached: list[int]) -> list[int] | None:
+        """Return the devices that a round asks; None: all known ones.
+
+        Without a draw, a device whose host is gone is asked in vain: its absence is told.
+
+        Args:
+            round_number: the round.
+            reached: devices whose host is there, ascending.
+        """
+        if not self.policy.active:
+            return None
+        return participants(self.policy.seed, round_number, reached, self.policy.asked(len(reached)))
+
+    def _settle(self, replies: RoundReplies[A]) -> RoundReplies[A]:
+        """Return what of a round's replies the round may use: here all that came."""
+        return replies
 
     def _take(
         self,
@@ -247,6 +271,9 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host answered for device %d, which is not its own", round_number, device)
                 continue
             self.traffic.add_uplink(device, len(answer.packet))
+            if answer.absence:  # it has not looked at the request: what it holds is as before
+                refused[device] = f"absent: {answer.absence}"
+                continue
             if answer.refusal:
                 refused[device] = answer.refusal
                 self._exchange.refused(device, answer.held_version)
@@ -311,10 +338,20 @@ class RoundStrategy(Strategy, Generic[A]):
 
         All are counted once the last reply is taken: only a message that was sent has its id and full size. A repeated
         message's packets were counted when they were made; all of it is envelope then.
+
+        Who a reply is from, its sender says, and nobody else checks: it counts only where the message that it answers
+        was sent to that host.
         """
+        asked: dict[int, list[Message]] = {}
+        for message in messages:
+            asked.setdefault(message.metadata.dst_node_id, []).append(message)
         for reply in grid.send_and_receive(messages, timeout=timeout):
             self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
-            yield reply
+            source, question = reply.metadata.src_node_id, reply.metadata.reply_to_message_id
+            if reply.has_error() or any(sent.metadata.message_id == question for sent in asked.get(source, ())):
+                yield reply
+            else:
+                log.warning("a reply claims to be of host %d, which was not asked that: it is not used", source)
         for message in messages:
             self.traffic.add_message(len(serialize(message)), 0 if repeated else _packets_in(message))
 
@@ -328,8 +365,9 @@ class RoundStrategy(Strategy, Generic[A]):
             self._hosts = {node: devices for node, devices in self._hosts.items() if node in nodes}
             unknown = sorted(nodes - self._hosts.keys())
             if unknown:
-                queries = [Message(RecordDict(), node, QUERY, ttl=self.policy.ttl) for node in unknown]
-                self._register(list(self._send(grid, queries, self.policy.timeout)))
+                limit = min(self.policy.timeout, QUERY_LIMIT)
+                queries = [Message(RecordDict(), node, QUERY, ttl=min(self.policy.ttl, limit)) for node in unknown]
+                self._register(list(self._send(grid, queries, limit)))
             known = sum(len(devices) for devices in self._hosts.values())
             if known >= needed or time.monotonic() > deadline:
                 return

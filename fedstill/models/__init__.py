@@ -8,10 +8,11 @@ from fedstill.loading import resolve
 from fedstill.models.convnets import ARCHITECTURES as CONVNETS
 from fedstill.models.published import PUBLISHED
 from fedstill.models.shapes import parse_shape
+from fedstill.models.transformers import TRANSFORMERS
 from fedstill.tasks import Task
 
 Architecture = Callable[[Task], nn.Module]
-ARCHITECTURES: dict[str, Architecture] = {**CONVNETS, **PUBLISHED}
+ARCHITECTURES: dict[str, Architecture] = {**CONVNETS, **PUBLISHED, **TRANSFORMERS}
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture"]
 

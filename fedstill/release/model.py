@@ -25,10 +25,10 @@ class Scaling(Protocol):
         """By channel."""
 
 
-def session(content: bytes) -> ort.InferenceSession:
-    """Open a model on the CPU with one thread: more brought tiny students nothing at batch size one."""
+def session(content: bytes, threads: int = 1) -> ort.InferenceSession:
+    """Open a model on the CPU, by default with one thread: more brought tiny students nothing at batch size one."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])

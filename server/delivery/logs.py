@@ -30,3 +30,11 @@ def log_as_json() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def begin_log(*, as_json: bool) -> None:
+    """Send all logs from INFO on to standard error, as JSON or as lines for people."""
+    if as_json:
+        log_as_json()
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -1,10 +1,11 @@
-"""`fedstill server init | start | token | revoke | run | status`."""
+"""`fedstill server init | start | token | revoke | run | status | certificate`."""
 
 import ipaddress
-import logging
 import re
 import secrets
+import socket
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,11 @@ from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
 from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
-from server.deployment.certificates import fingerprint, make_certificates, write_private
+from server.delivery.logs import begin_log
+from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome, default_home
-from server.deployment.programs import programs
+from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
 from server.release.keys import default_folder as default_keys
@@ -30,6 +32,7 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
+CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -46,6 +49,16 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
+        return False
+
+
+def _listens(address: str) -> bool:
+    """Return whether something takes connections at an address, host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return True
+    except OSError:
         return False
 
 
@@ -104,11 +117,18 @@ def init(
     _say("next: fedstill server start")
 
 
-def start(home: Folder = None) -> None:
+def start(
+    home: Folder = None,
+    only: Annotated[
+        str, typer.Option(help="Be only this one: superlink, superexec or enrolment; for a container of its own.")
+    ] = "",
+) -> None:
     """Run SuperLink, superexec and enrolment service until Ctrl-C; what ends is started again."""
     own = _home(home)
+    if only:
+        become(own, only)
     wanted = programs(own)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    begin_log(as_json=own.config().json_logs)
     with sole(own / "run" / "server.lock", f"the server in {own.folder}"):
         _say(f"server in {own.folder}; logs in {own / 'logs'}; Ctrl-C ends it")
         Supervisor(wanted, own.folder, own / "logs", own / "run").run(stopped_by_signals())
@@ -177,9 +197,10 @@ def run(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    own.config()
+    config = own.config()
     members = Registry(own / "fleet.db").members()
-    up = holder(own / "run" / "server.lock") is not None
+    # In containers nobody holds the lock: each process has one of its own.
+    up = holder(own / "run" / "server.lock") is not None or _listens(config.control)
     control = Control(own)
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
@@ -194,7 +215,30 @@ def status(home: Folder = None) -> None:
         _say(f"run {found.run_id}: {found.status}")
 
 
+def certificate(
+    renewed: Annotated[bool, typer.Option("--renew", help="Make a new one, by the same authority.")] = False,
+    host: Annotated[
+        list[str] | None, typer.Option(help="With --renew: one more name or address to reach this server by.")
+    ] = None,
+    home: Folder = None,
+) -> None:
+    """Show until when the server's certificates are good, or make a new one for the server."""
+    own = _home(home)
+    own.config()
+    if host and not renewed:
+        raise ConfigError("--host names what a new certificate is for; give --renew with it")
+    if renewed:
+        renew(own.folder, tuple(host or ()))
+        _say(f"made: {own / 'server.crt'}; `fedstill server start` takes it when it starts again")
+    for name in ("server.crt", "ca.crt"):
+        try:
+            end = last_day((own / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{own / name}: no certificate here") from error
+        _say(f"{name}: good until {end:%Y-%m-%d}, {(end - datetime.now(UTC)).days} days")
+
+
 def add(server: typer.Typer) -> None:
     """Add these commands."""
-    for command in (init, start, token, revoke, run, status):
+    for command in (init, start, token, revoke, run, status, certificate):
         server.command()(command)

@@ -10,6 +10,7 @@ fleet.db            devices and tokens
 bundle/             the app that a run sends: a configuration without code
 run/, logs/, flwr/  processes, what they said, Flower's own folder
 runs/               run folders
+newest-run          path of the one that was started last
 """
 
 import os
@@ -20,6 +21,8 @@ from pydantic import Field
 
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
+
+NEWEST_RUN = "newest-run"
 
 
 class ServerConfig(Settings):
@@ -38,6 +41,12 @@ class ServerConfig(Settings):
     """Address that the enrolment service listens on."""
     enrolment_port: int = Field(default=8001, gt=0, lt=65536)
     """Port of the enrolment service."""
+    metrics_listen: str = "127.0.0.1"
+    """Address that the metrics of fleet and runs are on; they tell classes, counts and accuracies to whoever asks."""
+    metrics_port: int = Field(default=0, ge=0, lt=65536)
+    """Port of these metrics; 0: none."""
+    json_logs: bool = False
+    """Whether the supervisor and the enrolment service log a JSON object per line."""
 
     @property
     def superlink(self) -> str:
@@ -82,6 +91,13 @@ class ServerHome:
         if not path.is_file():
             raise ConfigError(f"{self.folder}: no server here; `fedstill server init` makes one")
         return parse(ServerConfig, read_toml(path), str(path))
+
+    def newest_run(self) -> Path | None:
+        """Return the folder of the run that was started last; None: none was."""
+        try:
+            return Path((self / NEWEST_RUN).read_text())
+        except OSError:
+            return None
 
 
 def default_home() -> Path:

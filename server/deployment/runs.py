@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedstill.errors import ConfigError, RunFolderError
-from fedstill.files import write_json
+from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.plan import RUN_NAME
 from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
-from server.deployment.home import ServerHome
+from server.deployment.home import NEWEST_RUN, ServerHome
 
 PREPARE = "simulations.deployed:prepare"
 RUN_CONFIG = "simulations.deployed:run_config"
@@ -102,6 +102,7 @@ class Runs:
         record = read_record(out)
         write_json(out / RECORD, Record(record.run, self.keys, owners).content())
         config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": record.run}
+        write_atomic(self.home / NEWEST_RUN, str(out).encode())
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)
 
     def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> None:

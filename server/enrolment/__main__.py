@@ -1,12 +1,12 @@
 """`python -m server.enrolment HOME`: run the enrolment service of the server in a folder until it is told to end."""
 
-import logging
 import sys
 import threading
 from pathlib import Path
 
 from fedstill.errors import FedstillError
 from fedstill.processes import stopped_by_signals
+from server.delivery.logs import begin_log
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
@@ -17,6 +17,7 @@ def run(folder: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
     home = ServerHome(folder.resolve())
     config = home.config()
+    begin_log(as_json=config.json_logs)
     stop = stopped_by_signals()
     enrolment = Enrolment(Registry(home / "fleet.db"), Control(home), config.superlink)
     with Server(home, enrolment, (config.enrolment_listen, config.enrolment_port)) as server:
@@ -27,7 +28,6 @@ def run(folder: Path) -> None:
 
 def main() -> int:
     """Run, and tell errors in one line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         run(Path(sys.argv[1]))
     except (FedstillError, OSError) as error:

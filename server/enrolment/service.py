@@ -7,11 +7,14 @@ It is open to everyone, so: small requests, short timeouts, few at a time, and n
 with the request.
 """
 
+import ipaddress
 import json
 import logging
 import socket
 import ssl
 import threading
+from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -27,7 +30,11 @@ from server.enrolment.registry import Registry
 log = logging.getLogger("fedstill")
 MAX_BODY = 16 * 1024
 TIMEOUT = 10.0  # seconds, for each read and for the handshake
+REQUEST_TIME = 30.0
+"""Seconds for handshake and request together: who sends a byte now and then would stay for ever otherwise."""
 MAX_CONNECTIONS = 32
+MAX_PER_ADDRESS = 16
+"""Connections from one address, or from one network of IPv6, at a time: nobody takes all of them."""
 MAX_SECRET = 200
 
 
@@ -87,6 +94,7 @@ def normal_key(public_key: str) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     server: "Server"
+    connection: ssl.SSLSocket
     protocol_version = "HTTP/1.0"
     server_version, sys_version = "fedstill", ""
     timeout = TIMEOUT
@@ -106,6 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             self._say(HTTPStatus.BAD_REQUEST, {"error": "not a request for enrolment"})
             return
+        self.server.arrived(self.connection)
         try:
             self._say(HTTPStatus.OK, self.server.enrolment.enrol(secret, public_key))
         except ConfigError as error:
@@ -157,12 +166,13 @@ class Server(ThreadingHTTPServer):
         self.authority = (home / "ca.crt").read_bytes()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(home / "server.crt", home / "server.key")
-        self._free = threading.Semaphore(MAX_CONNECTIONS)
+        self._guests = Guests()
+        self._ends: dict[socket.socket, threading.Timer] = {}
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take a connection, unless too many are open."""
-        if self._free.acquire(blocking=False):
+        if self._guests.enter(client_address[0]):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -171,10 +181,57 @@ class Server(ThreadingHTTPServer):
         """Shake hands in the connection's own thread: nobody else waits for it."""
         try:
             request.settimeout(TIMEOUT)
-            with self._tls.wrap_socket(request, server_side=True) as secured:
-                self.finish_request(secured, client_address)
+            with self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+                self._ends[secured] = threading.Timer(REQUEST_TIME, _end, [secured])
+                self._ends[secured].start()
+                try:
+                    secured.do_handshake()
+                    self.finish_request(secured, client_address)
+                finally:
+                    self._ends.pop(secured).cancel()
         except OSError as error:
             log.debug("a connection ended: %s", error)
         finally:
             self.shutdown_request(request)
-            self._free.release()
+            self._guests.leave(client_address[0])
+
+    def arrived(self, connection: ssl.SSLSocket) -> None:
+        """Let a connection whose request is complete last until it is answered."""
+        self._ends[connection].cancel()
+
+
+class Guests:
+    """How many connections are open, in all and by where they come from."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, address: str) -> bool:
+        """Return whether one more from an address is let in."""
+        network = _network(address)
+        with self._lock:
+            if self._open.total() >= MAX_CONNECTIONS or self._open[network] >= MAX_PER_ADDRESS:
+                return False
+            self._open[network] += 1
+            return True
+
+    def leave(self, address: str) -> None:
+        """Count one less."""
+        with self._lock:
+            self._open[_network(address)] -= 1
+            self._open = +self._open
+
+
+def _network(address: str) -> str:
+    """Return an IPv4 address, or the 64 bits of an IPv6 one that a single site has at the least."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    return str(found)
+
+
+def _end(connection: socket.socket) -> None:
+    """End a connection under whoever reads from it."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

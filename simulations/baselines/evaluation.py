@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from client.device import ROUND_TEST_SAMPLES, DeviceData
+from client.learner import ROUND_TEST_SAMPLES, DeviceData
 from fedstill.learning import accuracy
 from fedstill.tasks import Task
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from client.device import work_of
+from client.disk import Disk, Stored
+from client.learner import work_of
 from fedstill.errors import PacketError
 from fedstill.learning import build, fit, predict, state_of
 from fedstill.losses import soft_cross_entropy
@@ -23,16 +24,16 @@ from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
-from simulations.baselines.disk import Disk
 from simulations.baselines.evaluation import evaluate
 from simulations.baselines.half import Outcome, ServerHalf
 from simulations.baselines.label_vectors import LabelSums, LabelVectors, by_label, decode, encode
 from simulations.baselines.loop import rounds
-from simulations.host import device_data
+from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
+from simulations.stream_device import prequential
 
 
 class FD(ServerHalf[LabelVectors]):
@@ -112,21 +113,22 @@ def loss_of(received: LabelVectors, gamma: float) -> Callable[[Tensor, Tensor], 
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Train on private data with what is received about its classes, and send one's own vectors: the device's half."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     try:
         received = decode(scenario.seed, task.classes, request)
     except PacketError as error:
         return DeviceAnswer(b"", {}, str(error))
-    disk = Disk(setup.device_states / f"device-{number:05d}")
-    stored = disk.load(received.round_number)
+    disk = Disk(setup.device_states / f"device-{number:05d}", durable=False)  # as the virtual devices of the product
+    stored = disk.load(received.round_number, lambda state: state)
     if stored is not None and stored.round_number == received.round_number:
         return stored.answer
     student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, torch_seed(scenario.seed, "device", number))
     if stored is not None:
         model.load_state_dict(stored.student)
-    data = device_data(shelf, number)
+    data, found = data_in(scenario, shelf, number, received.round_number)
+    before = prequential(model, found, task)
     labels = np.array(data.labels)
     how = scenario.device.revisit.of(len(labels))
     seed = torch_seed(scenario.seed, "revisit", number, received.round_number)
@@ -135,6 +137,6 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     own = by_label(predict(model, data.images, task), labels, task.classes)
     content = encode(scenario.seed, own, received.round_number, received.rounds)
     scores = evaluate(model, data, task, received.round_number == received.rounds)
-    reply = DeviceAnswer(content, {**scores, **work_of([how])})
-    disk.save(received.round_number, state_of(model), reply)
+    reply = DeviceAnswer(content, {**scores, **before, **work_of([how])})
+    disk.save(Stored(received.round_number, state_of(model), reply))
     return reply

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from client.device import Device
+from client.disk import packed, unpacked
 from fedstill.cache import LabelCache
 from fedstill.exchange import ServerExchange, open_request
 from fedstill.learning import Lesson
@@ -105,12 +106,12 @@ def test_only_the_last_two_rounds_stay_on_the_devices_disk(small: Scenario, shel
     scenario = small.model_copy(update={"rounds": 4})
     exchange, own = server_of(scenario, shelf), device(scenario, shelf, tmp_path / "d")
     (tmp_path / "d" / "device-00000").mkdir(parents=True)
-    (tmp_path / "d" / "device-00000" / ".round-00001.pt.99.tmp").write_bytes(b"of a process that was killed")
+    (tmp_path / "d" / "device-00000" / ".round-00001.state.99.tmp").write_bytes(b"of a process that was killed")
     for round_number in range(1, 5):
         finish(exchange, round_number, own.answer(exchange.request(0, round_number)))
     assert sorted(path.name for path in (tmp_path / "d" / "device-00000").iterdir()) == [
-        "round-00003.pt",
-        "round-00004.pt",
+        "round-00003.state",
+        "round-00004.state",
     ]
 
 
@@ -124,7 +125,7 @@ def test_a_server_that_was_restored_from_a_backup_gets_a_device_that_goes_on_fro
     restored = server_of(scenario, shelf)
     for round_number in range(1, 4):
         finish(restored, round_number, own.answer(restored.request(0, round_number)))
-        assert (tmp_path / "d" / "device-00000" / f"round-{round_number:05d}.pt").exists()
+        assert (tmp_path / "d" / "device-00000" / f"round-{round_number:05d}.state").exists()
     assert not own.answer(restored.request(0, 4)).refusal
 
 
@@ -175,7 +176,7 @@ def test_an_anchored_revisit_forgets_less_of_the_consensus(small: Scenario, shel
 def test_private_samples_never_enter_the_devices_state_file(small: Scenario, shelf: Shelf, tmp_path: Path) -> None:
     exchange = server_of(small, shelf)
     device(small, shelf, tmp_path / "d").answer(exchange.request(0, 1))
-    stored = (tmp_path / "d" / "device-00000" / "round-00001.pt").read_bytes()
+    stored = (tmp_path / "d" / "device-00000" / "round-00001.state").read_bytes()
     assert load_task(small.task).input_shape == (1, 8, 8)
     assert not any(image.tobytes() in stored for image in shelf.of_device(0).images)
 
@@ -249,10 +250,10 @@ def test_a_device_learns_in_a_round_in_which_nothing_is_due(caching: Scenario, s
     everything = caching.model_copy(update={"exchange": wire})
     exchange, own = server_of(everything, shelf), device(everything, shelf, tmp_path)
     served(exchange, own, 1)
-    before = torch.load(tmp_path / "device-00000" / "round-00001.pt", weights_only=True)["student"]
+    before = unpacked((tmp_path / "device-00000" / "round-00001.state").read_bytes()).student
     answer = served(exchange, own, 2)
     assert len(decode(exchange.context, answer.packet, changed=exchange.cache.changed).labels.ids) == 0
-    after = torch.load(tmp_path / "device-00000" / "round-00002.pt", weights_only=True)["student"]
+    after = unpacked((tmp_path / "device-00000" / "round-00002.state").read_bytes()).student
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
@@ -277,13 +278,13 @@ def test_a_damaged_state_is_passed_over_and_the_device_catches_up(
     exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
     for round_number in range(1, 4):
         served(exchange, own, round_number)
-    damage(tmp_path / "device-00000" / "round-00003.pt")
+    damage(tmp_path / "device-00000" / "round-00003.state")
     refused = served(exchange, own, 4)
     assert refused.refusal
     assert refused.held_version == 2  # that of round 2, the state before
-    assert "round-00003.pt can't be read and is passed over" in caplog.text
+    assert "round-00003.state can't be read and is passed over" in caplog.text
     assert not served(exchange, own, 5).refusal
-    damage(tmp_path / "device-00000" / "round-00005.pt")
+    damage(tmp_path / "device-00000" / "round-00005.state")
     nothing = served(exchange, own, 6)
     assert nothing.refusal
     assert nothing.held_version == 0
@@ -295,10 +296,10 @@ def test_labels_that_changed_on_the_devices_disk_are_noticed_and_replaced(
 ) -> None:
     exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
     served(exchange, own, 1)
-    path = tmp_path / "device-00000" / "round-00001.pt"
-    stored = torch.load(path, weights_only=True)
-    stored["labels"][5] = stored["labels"][5].flip(0)
-    torch.save(stored, path)
+    path = tmp_path / "device-00000" / "round-00001.state"
+    stored = unpacked(path.read_bytes())
+    stored.more["labels"][5] = stored.more["labels"][5].flip(0)
+    path.write_bytes(packed(stored))
     wrong = served(exchange, own, 2)
     assert "not the server's" in wrong.refusal
     assert wrong.held_version == 0
@@ -310,15 +311,15 @@ def test_the_full_packet_after_a_refusal_leaves_nothing_of_the_old_cache(
 ) -> None:
     exchange, own = server_of(caching, shelf), device(caching, shelf, tmp_path)
     served(exchange, own, 1)
-    path = tmp_path / "device-00000" / "round-00001.pt"
-    stored = torch.load(path, weights_only=True)
-    stored["changed"] += 1
-    torch.save(stored, path)
+    path = tmp_path / "device-00000" / "round-00001.state"
+    stored = unpacked(path.read_bytes())
+    stored.more["changed"].add_(1)
+    path.write_bytes(packed(stored))
     served(exchange, own, 2)
     full = exchange.request(0, 3)
     expected = open_request(exchange.context, LabelCache.empty(len(shelf.proxy), 10), full).cache
     assert not served(exchange, own, 3).refusal
-    kept = torch.load(tmp_path / "device-00000" / "round-00003.pt", weights_only=True)
+    kept = unpacked((tmp_path / "device-00000" / "round-00003.state").read_bytes()).more
     assert np.array_equal(kept["labels"].numpy(), expected.labels)
     assert np.array_equal(kept["changed"].numpy(), expected.changed)
 

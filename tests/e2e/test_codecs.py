@@ -9,6 +9,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from client.app import app as client_app
+from client.disk import unpacked
 from fedstill.codecs import codec
 from protos import soft_labels_pb2 as pb
 from server.app import app as server_app
@@ -105,13 +106,13 @@ def test_every_device_holds_what_the_server_thinks_that_its_class_decoded(runs: 
     newest = torch.load(runs["delta"] / "checkpoints" / "round-00003" / "state.pt", weights_only=True)
     before = newest["previous"]
     for device, (_, downlink) in enumerate(OWN.values()):
-        held = torch.load(runs["delta"] / "devices" / f"device-{device:05d}" / "round-00003.pt", weights_only=True)
+        held = unpacked((runs["delta"] / "devices" / f"device-{device:05d}" / "round-00003.state").read_bytes()).more
         assert held["version"] == before[downlink]["version"] == 3
         assert torch.equal(held["labels"], before[downlink]["labels"])
 
 
 def test_each_class_sends_in_its_own_encoding(runs: dict[str, Path]) -> None:
     for device, (uplink, _) in enumerate(OWN.values()):
-        held = torch.load(runs["plain"] / "devices" / f"device-{device:05d}" / "round-00003.pt", weights_only=True)
-        message = pb.Packet.FromString(held["packet"].numpy().tobytes())
+        held = unpacked((runs["plain"] / "devices" / f"device-{device:05d}" / "round-00003.state").read_bytes())
+        message = pb.Packet.FromString(held.answer.packet)
         assert codec(uplink, 10).plain_bytes(60) - len(message.payload) in (0, 1)

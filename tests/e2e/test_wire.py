@@ -11,6 +11,7 @@ from google.protobuf.message import Message as Packet
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from client.app import app as client_app
+from client.disk import unpacked
 from fedstill.flower.adapter import serialize
 from protos import baselines_pb2
 from protos import soft_labels_pb2 as pb
@@ -115,8 +116,8 @@ def secrets_of(out: Path) -> list[bytes]:
     """Return what must not leave: private samples, and the beginning of each weight on a device's disk."""
     shelf = Shelf(out / "assets")
     secrets = [image.tobytes() for part in (shelf.private, shelf.server, shelf.test) for image in part.images]
-    for path in (out / "devices").rglob("round-*.pt"):
-        student = torch.load(path, weights_only=True)["student"]
+    for path in (out / "devices").rglob("round-*.state"):
+        student = unpacked(path.read_bytes()).student
         secrets += [tensor.numpy().tobytes()[:64] for name, tensor in student.items() if name.endswith("weight")]
     return secrets
 

@@ -1,4 +1,5 @@
 import os
+import pwd
 import signal
 import threading
 import time
@@ -118,3 +119,25 @@ def test_a_lock_names_its_holder_and_lets_nobody_else_in(tmp_path: Path) -> None
 def test_a_command_that_is_not_installed_is_told() -> None:
     with pytest.raises(ConfigError, match="no such command"):
         script("no-such-command-of-fedstill")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start programs of other users")
+def test_a_program_of_another_user_has_neither_roots_rights_nor_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of root")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    user = pwd.getpwnam("daemon")
+    script = (
+        "id -u; id -G; grep -E 'NoNewPrivs|CapEff|CapPrm' /proc/self/status; env; nice; echo whole; exec sleep 1000"
+    )
+    log, record = tmp_path / "logs" / "other.log", tmp_path / "run" / "other.pid"
+    with supervised(tmp_path, Program("other", ["sh", "-c", script], env={"OWN": "1"}, user="daemon", nice=5)):
+        eventually(lambda: log.exists() and "whole\n" in log.read_text())
+        process = pid(record)
+    said = log.read_text().splitlines()
+    assert said[:2] == [str(user.pw_uid), str(user.pw_gid)]
+    assert [line.split()[1] for line in said[2:5]] == ["0" * 16, "0" * 16, "1"]
+    assert {"OWN=1", "LANG=C.UTF-8", str(os.nice(0) + 5)} <= set(said)
+    assert not any(line.startswith("SECRET=") for line in said)
+    assert not alive(process)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedstill.errors import DataError
-from simulations.sources import CIFAR10, MNIST, load_cifar10, load_digits, load_mnist
+from fedstill.text import encode
+from simulations.sources import CIFAR10, MNIST, SST2, load_cifar10, load_digits, load_mnist, load_sst2
 
 
 def write_hub(folder: Path, repository: str, config: str, column: str, shape: tuple[int, ...], seed: int = 0) -> None:
@@ -75,3 +76,15 @@ def test_real_mnist_has_its_published_size() -> None:
     MNIST.check(arrays)
     assert (len(arrays.train_labels), len(arrays.test_labels)) == (60_000, 10_000)
     assert np.bincount(arrays.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_film_reviews_become_coded_words_and_the_validation_set_is_the_test_set(tmp_path: Path) -> None:
+    target = tmp_path / "stanfordnlp/sst2/data"
+    target.mkdir(parents=True)
+    for split, rows in (("train", ["a film", "no"]), ("validation", ["a film of note"])):
+        table = {"idx": list(range(len(rows))), "sentence": rows, "label": [1, 0][: len(rows)]}
+        datasets.Dataset.from_dict(table).to_parquet(str(target / f"{split}-00000-of-00001.parquet"))
+    arrays = load_sst2(tmp_path)
+    SST2.check(arrays)
+    assert arrays.train_labels.tolist() == [1, 0]
+    assert np.array_equal(arrays.test_images, encode(["a film of note"], 48))

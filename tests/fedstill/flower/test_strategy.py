@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from fedstill.exchange import RoundTask, ServerExchange, close_task, open_reques
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
 from fedstill.flower.adapter import serialize
 from fedstill.flower.messages import unpack_requests
+from fedstill.flower.strategy import QUERY_LIMIT
 from fedstill.packet import Context as Shared
 from fedstill.participation import participants
 from fedstill.rounds import RoundReplies
@@ -384,3 +385,59 @@ def test_a_host_that_claims_anothers_device_is_not_believed(caplog: pytest.LogCa
     FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy).start(grid, num_rounds=1)
     assert list(seen[0].votes) == [0, 1, 2, 4, 5]
     assert "claims device 3, which is not its own" in caplog.text
+
+
+def test_a_reply_under_another_hosts_name_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    class Forging(LocalGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            replies = list(super().pull_messages(message_ids))
+            for reply in replies:
+                if reply.metadata.message_type == "train.distill" and reply.metadata.src_node_id == first:
+                    reply.metadata.__dict__["_src_node_id"] = second
+            return replies
+
+    seen: list[RoundReplies] = []
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), RoundPolicy(6, 0.5, 1))
+    grid = Forging(hosts(good), 3, {})
+    first, second, _ = sorted(grid.get_node_ids())
+    strategy.start(grid, num_rounds=1)
+    assert list(seen[0].votes) == [2, 3, 4, 5]
+    assert f"claims to be of host {second}" in caplog.text
+
+
+def test_a_host_that_does_not_tell_its_devices_is_not_waited_for_as_long_as_for_a_round() -> None:
+    asked: list[tuple[str, float, float]] = []
+
+    class Noting(LocalGrid):
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+            sent = list(messages)
+            asked.extend((message.metadata.message_type, message.metadata.ttl, timeout or 0) for message in sent)
+            return super().send_and_receive(sent, timeout=timeout)
+
+    policy = RoundPolicy(6, 0.5, timeout=7200, ttl=7200)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in([]), policy)
+    strategy.start(Noting(hosts(good), 3, {}), num_rounds=1)
+    questions = [(ttl, timeout) for kind, ttl, timeout in asked if kind == "query.devices"]
+    assert questions == [(QUERY_LIMIT, QUERY_LIMIT)] * 3
+    assert all(timeout > QUERY_LIMIT for kind, _, timeout in asked if kind == "train.distill")
+
+
+def test_an_absent_device_is_told_apart_and_what_it_holds_is_as_before() -> None:
+    requests: list[int] = []
+    disks: dict[int, LabelCache] = {}
+
+    def away_in_the_second_round(device: int, request: bytes) -> DeviceAnswer:
+        if device == 0:
+            requests.append(len(request))
+            if len(requests) == 2:
+                return DeviceAnswer(b"", {}, absence="too hot")
+        return good(device, request, disks)
+
+    seen: list[RoundReplies] = []
+    exchange = ServerExchange(SHARED, per_round=10, rounds=3)
+    exchange.publish(0, np.arange(30), np.full((30, 3), 1 / 3, np.float32))
+    strategy = FederatedDistillation(exchange, keep_in(seen), RoundPolicy(6, 0.5, 1))
+    strategy.start(LocalGrid(hosts(away_in_the_second_round), 3, {}), num_rounds=3)
+    assert [replies.refused for replies in seen] == [{}, {0: "absent: too hot"}, {}]
+    assert 0 in seen[2].votes
+    assert requests[2] <= requests[1] < requests[0] - 30  # not everything anew, as after a refusal

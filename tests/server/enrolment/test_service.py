@@ -19,7 +19,7 @@ from fedstill.invitation import Invitation
 from server.deployment.certificates import fingerprint, make_certificates
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
-from server.enrolment.service import Enrolment, Server
+from server.enrolment.service import MAX_CONNECTIONS, MAX_PER_ADDRESS, Enrolment, Guests, Server
 
 
 class Nodes:
@@ -173,3 +173,39 @@ def post(service: Service, body: bytes) -> tuple[int, dict[str, str]]:
 def test_a_connection_that_says_nothing_holds_up_nobody(service: Service, tmp_path: Path) -> None:
     with socket.create_connection(("127.0.0.1", service.port)), socket.create_connection(("127.0.0.1", service.port)):
         assert enrol(Home(tmp_path / "device"), service.token()).number == 0
+
+
+def test_who_sends_a_byte_now_and_then_does_not_stay(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.enrolment.service.REQUEST_TIME", 1.0)
+    context = ssl.create_default_context(cadata=service.server.authority.decode())
+    plain = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+    with (
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+        pytest.raises((ConnectionError, ssl.SSLError)),
+    ):
+        drip(secured)
+
+
+def drip(connection: socket.socket) -> None:
+    """Send bytes of a request that never ends, for at most a minute."""
+    for _ in range(600):
+        connection.sendall(b"P")
+        threading.Event().wait(0.1)
+
+
+def test_who_does_not_finish_the_handshake_does_not_stay(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.enrolment.service.REQUEST_TIME", 0.5)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as opened:
+        opened.sendall(b"\x16\x03\x01")  # the beginning of a handshake
+        assert opened.recv(1) == b""
+
+
+def test_one_address_does_not_take_all_connections_and_they_are_given_back() -> None:
+    guests = Guests()
+    assert [guests.enter("192.0.2.1") for _ in range(MAX_PER_ADDRESS + 1)] == [True] * MAX_PER_ADDRESS + [False]
+    assert [guests.enter(f"2001:db8::{host}") for host in range(1, MAX_PER_ADDRESS + 2)][-1] is False
+    assert guests.enter("2001:db8:0:1::1")
+    entered = [guests.enter(f"198.51.100.{host}") for host in range(MAX_CONNECTIONS)]
+    assert sum(entered) == MAX_CONNECTIONS - 2 * MAX_PER_ADDRESS - 1
+    guests.leave("192.0.2.1")
+    assert guests.enter("192.0.2.1")

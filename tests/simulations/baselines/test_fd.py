@@ -84,7 +84,7 @@ def test_gamma_is_heard(setup: Setup) -> None:
     method = setup.scenario.method.model_copy(update={"gamma": 0.0})
     deaf = Setup(setup.scenario.model_copy(update={"method": method}), setup.out, 1, "local")
     first = answer(deaf, 0, request)
-    (setup.device_states / "device-00000" / "round-00002.pt").unlink()
+    (setup.device_states / "device-00000" / "round-00002.state").unlink()
     assert answer(setup, 0, request).packet != first.packet
 
 

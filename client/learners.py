@@ -1,0 +1,51 @@
+"""The learner that a device class asks for; torch is imported by the one that needs it alone."""
+
+from pathlib import Path
+from typing import NotRequired, TypedDict, Unpack
+
+from client.learner import DeviceData, Learner
+from fedstill import packet
+from fedstill.errors import ConfigError
+from fedstill.release.backbone import Backbone
+from fedstill.settings import DeviceSettings, Encoding, LearnerKind
+from fedstill.tasks import Task
+
+
+class Common(TypedDict):
+    """What all learners are made of; `client.device.Device` says what it is."""
+
+    number: int
+    task: Task
+    context: packet.Context
+    settings: DeviceSettings
+    uplink: Encoding
+    data: DeviceData
+    folder: Path
+    entropy_coded: NotRequired[bool]
+    delta: NotRequired[bool]
+    durable: NotRequired[bool]
+
+
+def learner(kind: LearnerKind, student: str, backbone: Backbone | None, **common: Unpack[Common]) -> Learner:
+    """Return a device that learns in this way.
+
+    Args:
+        kind: the way.
+        student: architecture of what `torch` trains.
+        backbone: what the others stand on.
+        common: the rest.
+
+    Raises:
+        ConfigError: there is no backbone for a learner that needs one.
+    """
+    if kind == "torch":
+        from client.device import Device
+        from fedstill.workers import use_one_thread
+
+        use_one_thread()
+        return Device(student=student, **common)
+    from client.light.device import HeadLearner, Observer
+
+    if backbone is None:
+        raise ConfigError(f"a learner of kind {kind!r} needs a backbone")
+    return HeadLearner(backbone=backbone, **common) if kind == "head" else Observer(backbone=backbone, **common)

@@ -1,0 +1,227 @@
+"""A server and its devices as real processes on the loopback address, for the tests to disturb."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from simulations.device_folders import PROXY, write_device_folders
+from simulations.scenario import Scenario, load_scenario
+
+PATIENCE = 900
+"""Seconds for anything to happen; a machine may be busy."""
+
+SCENARIO = """
+name = "two-classes"
+task = "simulations.sources:DIGITS"
+rounds = 3
+devices = 3
+
+[data]
+server_samples = 150
+guard_samples = 30
+proxy_samples = 200
+private_samples = 300
+
+[partition]
+alpha = 5
+
+[device_classes]
+pi5 = { student = "tiny-conv-s" }
+zero2w = { student = "tiny-separable-s" }
+
+[teacher]
+architecture = "tiny-conv-m"
+initial = { epochs = 3, batch = 32, learning_rate = 0.05 }
+update = { epochs = 1, batch = 32, learning_rate = 0.02 }
+
+[device]
+first_digest = { epochs = 1, batch = 32, learning_rate = 0.05 }
+digest = { epochs = 1, batch = 32, learning_rate = 0.05 }
+revisit = { epochs = 1, min_steps = 20, batch = 32, learning_rate = 0.05 }
+
+[exchange]
+per_round = 60
+
+[students]
+distil = { epochs = 1, batch = 32, learning_rate = 0.05 }
+calibration_samples = 20
+
+[central]
+fit = { epochs = 1, batch = 64, learning_rate = 0.05 }
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "fedstill.cli", *arguments]
+
+
+def fedstill(*arguments: str) -> str:
+    """Run a command to its end and return what it printed."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def eventually(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Deployment:
+    """The server's and the devices' folders, and the processes that keep them running."""
+
+    def __init__(self, folder: Path, devices: int = 3) -> None:
+        self.folder = folder
+        self.server = folder / "server"
+        self.file = folder / "two-classes.toml"
+        self.file.write_text(SCENARIO.replace("devices = 3", f"devices = {devices}"))
+        self.scenario: Scenario = load_scenario(str(self.file))
+        self.port = 0
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def device(self, number: int) -> Path:
+        return self.folder / f"d{number}"
+
+    def start(self, name: str, *arguments: str, within: tuple[str, ...] = ()) -> None:
+        """Start a command that goes on until it is told to end; what it says lies in `<name>.out`.
+
+        Args:
+            name: by which to find it again.
+            arguments: of `fedstill`.
+            within: command line that it is appended to.
+        """
+        with (self.folder / f"{name}.out").open("ab") as output:
+            words = [*within, *command(*arguments)]
+            self._running[name] = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+
+    def start_other(self, name: str, module: str, *arguments: str) -> None:
+        """Start a module of the tests, which goes on until it is told to end."""
+        with (self.folder / f"{name}.out").open("ab") as output:
+            words = [sys.executable, "-m", module, *arguments]
+            self._running[name] = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+
+    def after(self, shift: str, *arguments: str) -> str:
+        """Run a command, which fails, with a clock that is off by a shift such as +1000d, and return what it said."""
+        words = ["faketime", "-f", shift, *command(*arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 2, done.stdout + done.stderr
+        return " ".join(done.stderr.split())
+
+    def start_device(self, number: int, within: tuple[str, ...] = ()) -> None:
+        self.start(f"device-{number}", "client", "start", "--home", str(self.device(number)), within=within)
+
+    def stop_device(self, number: int) -> None:
+        fedstill("client", "stop", "--home", str(self.device(number)))
+        self._running.pop(f"device-{number}").wait(PATIENCE)
+
+    def cut_power(self, number: int) -> None:
+        """Let a device end as it does without power: everything at once, and nothing in its run folder after that."""
+        supervisor = self._running.pop(f"device-{number}")
+        for process in [psutil.Process(supervisor.pid), *psutil.Process(supervisor.pid).children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        supervisor.wait(PATIENCE)
+        shutil.rmtree(self.device(number) / "run")
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.out").read_text()
+
+    def log(self, number: int, program: str) -> str:
+        path = self.device(number) / "logs" / f"{program}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def up(self) -> None:
+        """Begin with nothing, end with a fleet that is there."""
+        self.port, enrolment, *ports = free_ports(2 + self.scenario.devices)
+        where = ("--home", str(self.server))
+        listen = ("--port", str(self.port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+        fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
+        self.start("server", "server", "start", *where)
+        eventually(lambda: _listens(self.port) and _listens(enrolment), "SuperLink and enrolment service")
+        write_device_folders(self.scenario, self.folder / "data")
+        for number, (kind, own) in enumerate(zip(self.scenario.classes_of_devices(), ports, strict=True)):
+            assert self.enrol(kind, own, data_of=number) == number
+            self.start_device(number)
+
+    def enrol(self, kind: str, port: int, data_of: int | None = None) -> int:
+        """Enrol one more device, with the data of a device of the scenario or none, and return its number."""
+        number = len(list(self.folder.glob("d[0-9]*")))
+        data = self.folder / "data" / f"device-{data_of}" / "data.toml"
+        has = [] if data_of is None else ["--data", str(data), "--proxy", str(self.folder / "data" / PROXY)]
+        token = fedstill("server", "token", "--class", kind, "--home", str(self.server)).strip()
+        said = fedstill("client", "enroll", token, "--home", str(self.device(number)), "--port", str(port), *has)
+        assert f"device {number} of class {kind}" in said
+        return number
+
+    def begin(self, out: Path, *changes: str) -> None:
+        """Begin a run, of the scenario with changes such as `rounds=4`."""
+        sets = [word for change in changes for word in ("--set", change)]
+        home = ("--home", str(self.server))
+        self.start(f"run-{out.parent.name}", "server", "run", str(self.file), *home, "--out", str(out), *sets)
+
+    def over(self, out: Path) -> bool:
+        return self._running[f"run-{out.parent.name}"].poll() is not None
+
+    def ended(self, out: Path) -> int:
+        """Wait for the end of a run and return its exit code."""
+        return self._running.pop(f"run-{out.parent.name}").wait(PATIENCE)
+
+    def resume(self, out: Path) -> None:
+        fedstill("server", "run", "--resume", str(out), "--home", str(self.server))
+
+    def down(self) -> None:
+        for process in reversed(self._running.values()):
+            process.send_signal(signal.SIGTERM)
+        for process in self._running.values():
+            process.wait(PATIENCE)
+
+    def kill(self, home: Path, program: str) -> None:
+        os.kill(int((home / "run" / f"{program}.pid").read_text()), signal.SIGKILL)
+
+    def kill_children(self, home: Path, program: str, named: str) -> int:
+        """Kill those of the processes that a program started whose command line holds a word; return their number."""
+        parent = psutil.Process(int((home / "run" / f"{program}.pid").read_text()))
+        killed = 0
+        for found in parent.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if named in " ".join(found.cmdline()):
+                    found.kill()
+                    killed += 1
+        return killed
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of each finished round; nothing of it is a timing."""
+    path = folder / "rounds.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def after_round(out: Path, number: int) -> None:
+    """Wait until a run has finished a round; 0: until its folder is there."""
+    eventually(lambda: out.exists() and len(rows(out)) >= number, f"the end of round {number} of {out}")

@@ -1,0 +1,202 @@
+"""What goes wrong in a run goes by: processes that are killed, power cuts, full disks, hostile and revoked devices."""
+
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import Undisturbed
+from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, rows
+from tests.deploy.hostile import LATE
+
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
+SMALL_DISK = "8m"
+IMPATIENT = f"exchange.timeout={LATE - 15}"
+"""For runs in which a device does not answer: how long the others wait for it."""
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Put a file system of a few megabytes at a folder."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0700", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write until the disk is full."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(64 * 1024))
+        except OSError:
+            return filler
+
+
+def test_agent_supernode_and_superlink_killed_at_random_moments_leave_no_trace(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    victims = [(deployment.device(2), "agent"), (deployment.device(0), "supernode"), (deployment.server, "superlink")]
+    random.shuffle(victims)
+    deployment.begin(out)
+    for finished, (home, program) in enumerate(victims):
+        after_round(out, finished)
+        time.sleep(random.uniform(0, 10))
+        deployment.kill(home, program)
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    assert rows(out) == undisturbed.rows
+
+
+def test_a_device_that_loses_power_in_mid_run_goes_on_as_if_it_had_not(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    deployment.begin(out)
+    after_round(out, 1)
+    time.sleep(random.uniform(0, 10))
+    deployment.cut_power(1)
+    time.sleep(5)
+    deployment.start_device(1)
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    assert rows(out) == undisturbed.rows
+
+
+def test_a_run_whose_superexec_is_killed_resumes_to_the_same_result(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    deployment.begin(out)
+    after_round(out, 1)
+    time.sleep(random.uniform(0, 10))
+    deployment.kill(deployment.server, "superexec")
+    if deployment.ended(out):  # else it ended before it was killed
+        deployment.resume(out)
+    assert rows(out) == undisturbed.rows
+
+
+def test_a_killed_clientapp_costs_its_device_one_round_and_nothing_else(deployment: Deployment, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    deployment.begin(out, "rounds=4", IMPATIENT)
+    after_round(out, 1)
+    eventually(lambda: bool(deployment.kill_children(deployment.device(0), "supernode", "flwr-clientapp")), "an app")
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    found = rows(out)
+    assert len(found) == 4
+    assert sum(row["answers"] for row in found) >= 4 * 3 - 1
+    assert found[-1]["answers"] == 3
+
+
+def test_a_device_with_a_full_disk_sits_out_and_comes_back_when_it_has_room(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    deployment.stop_device(2)
+    with small_disk(deployment.device(2) / "state"):
+        deployment.start_device(2)
+        filler = fill(deployment.device(2) / "state")
+        deployment.begin(out, "rounds=5")
+        after_round(out, 2)
+        filler.unlink()
+        assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+        deployment.stop_device(2)
+    deployment.start_device(2)
+    found = rows(out)
+    assert len(found) == 5
+    assert found[0]["refused"] == {"2": "the device failed; its log says why"}
+    assert found[0]["answers"] == 2
+    assert found[-1]["answers"] == 3
+    assert "No space left" in deployment.log(2, "agent")
+
+
+def test_a_server_with_a_full_disk_says_so_and_resumes_to_the_same_result(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk):
+        out = disk / "run"
+        deployment.begin(out)
+        after_round(out, 1)
+        filler = fill(disk)
+        assert deployment.ended(out) == 2
+        assert f"continue with `fedstill server run --resume {out}`" in " ".join(deployment.said("run-disk").split())
+        assert "No space left" in (deployment.server / "logs" / "superexec.log").read_text()
+        filler.unlink()
+        deployment.resume(out)
+        assert rows(out) == undisturbed.rows
+
+
+def test_garbage_repeated_and_late_answers_cost_nobody_else_a_round(deployment: Deployment, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    number = deployment.enrol("zero2w", free_ports(1)[0], data_of=0)
+    plan = "garbage,honest,repeat,late,honest"
+    deployment.start_other(f"device-{number}", "tests.deploy.hostile", str(deployment.device(number)), plan)
+    deployment.begin(out, "rounds=5", IMPATIENT)
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    deployment.stop_device(number)
+    fedstill("server", "revoke", str(number), "--home", str(deployment.server))
+    found = rows(out)
+    assert [sorted(row["refused"]) for row in found] == [["3"], [], ["3"], ["3"], []]
+    assert [row["answers"] for row in found] == [3, 4, 3, 3, 4]
+    assert found[3]["refused"]["3"] == "no answer"
+
+
+def test_a_device_that_is_revoked_in_mid_run_takes_no_further_part(deployment: Deployment, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    number = deployment.enrol("zero2w", free_ports(1)[0], data_of=0)
+    deployment.start_device(number)
+    deployment.begin(out, "rounds=4", IMPATIENT)
+    after_round(out, 1)
+    fedstill("server", "revoke", str(number), "--home", str(deployment.server))
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    deployment.stop_device(number)
+    found = rows(out)
+    assert len(found) == 4
+    assert found[0]["answers"] == 4
+    assert found[-1]["answers"] == 3
+    assert set(found[-1]["refused"]) == {str(number)}
+
+
+def test_a_third_of_the_devices_gone_in_one_round_is_back_in_the_next(deployment: Deployment, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    deployment.stop_device(1)
+    try:
+        deployment.begin(out, "rounds=4", "exchange.quorum=0.6", IMPATIENT)
+        after_round(out, 1)
+    finally:
+        deployment.start_device(1)
+    assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    found = rows(out)
+    assert len(found) == 4
+    assert found[0]["answers"] == 2
+    assert found[-1]["answers"] == 3
+
+
+def test_an_expired_certificate_is_told_and_lets_nobody_in(tmp_path: Path) -> None:
+    home, device = tmp_path / "server", tmp_path / "device"
+    port, enrolment = free_ports(2)
+    listen = ("--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+    fedstill("server", "init", "--host", "127.0.0.1", "--home", str(home), *listen)
+    if shutil.which("faketime") is None:
+        pytest.skip("faketime is not installed")
+    late = Deployment(tmp_path)
+    late.start("server", "server", "start", "--home", str(home))
+    try:
+        eventually(lambda: (home / "run" / "enrolment.pid").exists(), "the enrolment service")
+        token = fedstill("server", "token", "--class", "zero2w", "--expires", "9999d", "--home", str(home)).strip()
+        said = late.after("+1000d", "client", "enroll", token, "--home", str(device))
+    finally:
+        late.down()
+    assert "the server's certificate is refused: certificate verify failed: certificate has expired" in said
+    assert not (device / "device.toml").exists()

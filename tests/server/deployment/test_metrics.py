@@ -1,0 +1,81 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tomli_w
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from fedstill.files import write_atomic
+from server.deployment.home import NEWEST_RUN, ServerConfig, ServerHome
+from server.deployment.metrics import Fleet
+from server.deployment.programs import programs
+from server.enrolment.registry import Registry
+
+ROW = {
+    "round": 2,
+    "answers": 5,
+    "refused": {"3": "no answer"},
+    "uplink_bytes": 100,
+    "downlink_bytes": 200,
+    "released_accuracy": {"pi4": 0.5},
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> ServerHome:
+    (tmp_path / "server.toml").write_text(tomli_w.dumps(ServerConfig(host="localhost").model_dump()))
+    return ServerHome(tmp_path)
+
+
+def told(home: ServerHome) -> str:
+    registry = CollectorRegistry()
+    registry.register(Fleet(home))
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text.decode()
+
+
+def test_a_server_without_devices_or_runs_has_metrics(home: ServerHome) -> None:
+    text = told(home)
+    assert 'fedstill_program_up{program="superlink"} 0.0' in text
+    assert "fedstill_run_round" not in text
+    assert text.endswith("# EOF\n")
+
+
+def test_devices_are_counted_by_class_and_state(home: ServerHome) -> None:
+    registry = Registry(home / "fleet.db")
+    for key in ("a", "b"):
+        registry.admit(registry.invite("pi4", 60), key)
+    registry.revoked(0)
+    text = told(home)
+    assert 'fedstill_fleet_devices{device_class="pi4",state="active"} 1.0' in text
+    assert 'fedstill_fleet_devices{device_class="pi4",state="revoked"} 1.0' in text
+
+
+def test_a_program_that_runs_is_up(home: ServerHome) -> None:
+    (home / "run").mkdir()
+    (home / "run" / "superlink.pid").write_text(f"{os.getpid()}\n")
+    assert 'fedstill_program_up{program="superlink"} 1.0' in told(home)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_newest_run_is_told_wherever_its_folder_lies(home: ServerHome, tmp_path: Path, finished: bool) -> None:
+    out = tmp_path / "elsewhere"
+    out.mkdir()
+    (out / "rounds.jsonl").write_text("".join(f"{json.dumps({**ROW, 'round': number})}\n" for number in (1, 2)))
+    if finished:
+        (out / "summary.json").write_text("{}")
+    write_atomic(home / NEWEST_RUN, str(out).encode())
+    text = told(home)
+    assert "fedstill_run_round 2.0" in text
+    assert "fedstill_run_not_used 1.0" in text
+    assert f"fedstill_run_finished {float(finished)}" in text
+    assert 'fedstill_run_student_accuracy{device_class="pi4"} 0.5' in text
+
+
+def test_metrics_run_beside_the_others_only_where_they_have_a_port(home: ServerHome) -> None:
+    assert "metrics" not in [program.name for program in programs(home)]
+    changed = ServerConfig(host="localhost", metrics_port=9100)
+    (home / "server.toml").write_text(tomli_w.dumps(changed.model_dump()))
+    assert [program.name for program in programs(home)][-1] == "metrics"
