@@ -31,12 +31,20 @@ test: setup ## Run the whole test suite, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: test-deploy
-test-deploy: setup ## Run the tests of real servers and devices as processes
+test-deploy: setup ## Run the tests of real servers and devices, as processes and, as root with Docker, as containers
+	@if bash scripts/deploy-packages.sh; then PYTHON=$(BIN)/python bash scripts/deploy-images.sh; fi
 	$(BIN)/python -m pytest -m deploy $(ARGS) tests/deploy
 
 .PHONY: soak
 soak: setup ## Run a fleet of 20 device processes for an hour, with random kills (not in CI)
 	$(BIN)/python -m tests.deploy.soak $(ARGS)
+
+.PHONY: images
+images: ## Build the container images of server, proxy and devices
+	docker build -f deploy/images/server.Dockerfile -t fedstill/server .
+	docker build -f deploy/images/proxy.Dockerfile -t fedstill/proxy .
+	docker build -f deploy/images/client.Dockerfile -t fedstill/client .
+	docker build -f deploy/images/client.Dockerfile --build-arg EXTRA=edge-train -t fedstill/client:train .
 
 .PHONY: format
 format: setup ## Format the code

@@ -144,12 +144,19 @@ def beside(student: str, devices: int, rounds: int, rows: int, changes: list[str
 
 
 def scale(many: int, rows: int, changes: list[str]) -> dict[str, float]:
-    """Return the time per device of a round of many devices, and over that of a round of a tenth of them."""
-    few = ours("mlp", many // 10, 1, rows, changes)
-    lot = ours("mlp", many, 1, rows, changes)
-    ratio = (lot.cpu[0] / many) / (few.cpu[0] / (many // 10))
-    wall = (lot.wall[0] / many) / (few.wall[0] / (many // 10))
-    return {"devices": many, "cpu_per_device": ratio, "wall_per_device": wall, "peak_memory": float(lot.peak)}
+    """Return the time per device of a round of many devices over that of a round of a tenth of them.
+
+    The round is the second, so that no part of it is the start, which few devices would have to bear.
+    """
+    few = ours("mlp", many // 10, 2, rows, changes)
+    lot = ours("mlp", many, 2, rows, changes)
+    return {
+        "devices": many,
+        "cpu_per_device": (lot.cpu[1] - lot.cpu[0]) / many / ((few.cpu[1] - few.cpu[0]) / (many // 10)),
+        "wall_per_device": (lot.wall[1] - lot.wall[0]) / many / ((few.wall[1] - few.wall[0]) / (many // 10)),
+        "peak_memory": float(lot.peak),
+        "peak_memory_of_a_tenth": float(few.peak),
+    }
 
 
 def server_round(devices: int, rows: int, classes: int = 10) -> dict[str, float]:

@@ -52,7 +52,7 @@ def enroll(
     own = find_home(home)
     config = enrol(own, token, data=data, proxy=proxy, port=port)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
-    for name in ("data", "proxy"):
+    for name in _needed(config):
         if not getattr(config, name):
             _say(f"missing: {name}; name its path in {own.config_path}")
     _say("next: fedstill client start")
@@ -137,6 +137,11 @@ def doctor(home: Folder = None) -> None:
         raise typer.Exit(1)
 
 
+def _needed(config: DeviceConfig) -> tuple[str, ...]:
+    """Return the files that a device has to be given: a delivery service has the proxy set."""
+    return ("data",) if config.delivery else ("data", "proxy")
+
+
 def _missing(home: Home, config: DeviceConfig) -> list[str]:
     """Return what an enrolled device lacks."""
     from client.data import read_description
@@ -144,6 +149,8 @@ def _missing(home: Home, config: DeviceConfig) -> list[str]:
     found = []
     for name in ("data", "proxy"):
         path = getattr(config, name)
+        if not path and name not in _needed(config):
+            continue
         if not path:
             found.append(f"no {name}; name its path in {home.config_path}")
         elif not Path(path).is_file():

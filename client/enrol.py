@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from client.home import DeviceConfig, Home
 from fedstill.config import parse
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, ReleaseError
 from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
+from fedstill.release.trust import Trust
 
 TIMEOUT = 150.0  # seconds; the server registers the device before it answers
 MAX_REPLY = 64 * 1024
@@ -57,11 +58,23 @@ def enrol(
     authority = _authority(invitation)
     reply = _ask(invitation, authority, {"token": invitation.secret, "public_key": public})
     told = {key: reply.get(key) for key in ("number", "device_class", "superlink")}
+    if isinstance(reply.get("root"), str) and not home.root.exists():  # its owner may have put another one there
+        _check_root(reply["root"], invitation.address)
+        write_atomic(home.root, reply["root"].encode())
+    if home.root.exists():
+        told["delivery"] = reply.get("delivery", "")
     own = {"data": _absolute(data), "proxy": _absolute(proxy), "supernode_port": port}
     config = parse(DeviceConfig, {**told, **own}, f"the reply of {invitation.address}")
     write_atomic(home.authority, authority)
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
     return config
+
+
+def _check_root(content: str, address: str) -> None:
+    try:
+        Trust.load(content.encode(), f"the root of {address}")
+    except ReleaseError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _absolute(path: Path | None) -> str:

@@ -3,6 +3,8 @@
 device.toml      what this device is and whom it talks to
 ca.crt           certificate of the server's authority
 supernode.key    the private key that this device made and that never leaves it, mode 0600
+root.json        the root that signs what this device fetches
+parcels/         proxy sets and backbones that were fetched
 limits.toml      when it may train (`client.limits`)
 state/           of the agent: a folder per run
 run/agent/       agent.sock, where the agent listens, and what it tells `client status`
@@ -48,6 +50,9 @@ class DeviceConfig(Settings):
     """Path of the description of its data, `data.toml`."""
     proxy: str = ""
     """Path of the proxy set, the .npy file that the server uses."""
+    delivery: str = ""
+    """Address of the delivery service, host:port, from which the agent fetches proxy set and backbone where no path is
+    given; empty: none."""
     backbone: str = ""
     """Path of the class's backbone, the .onnx file that the server made, for a device without torch."""
     supernode_port: int = Field(default=9094, gt=0, lt=65536)
@@ -93,6 +98,16 @@ class Home:
     def state(self) -> Path:
         """The agent's state."""
         return self.folder / "state"
+
+    @property
+    def root(self) -> Path:
+        """The root that this device trusts: what it fetches is signed under it."""
+        return self.folder / "root.json"
+
+    @property
+    def parcels(self) -> Path:
+        """What was fetched for runs."""
+        return self.folder / "parcels"
 
     @property
     def run(self) -> Path:

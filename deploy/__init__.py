@@ -1,1 +1,1 @@
-"""Containers, compose, systemd and the device lab. Nothing is here yet: the deployment is not built."""
+"""The deployment's containers: images, compose, Kubernetes, and the device lab."""

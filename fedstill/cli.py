@@ -20,7 +20,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 GROUP = "fedstill.commands"
-RESUMABLE = (["simulate"], ["compare"])
+RESUMABLE = (["simulate"], ["compare"], ["compress"])
 
 app = typer.Typer(
     name="fedstill",

@@ -27,7 +27,7 @@ from fedstill.packet import (
     encoding_of,
     joined_draws,
 )
-from fedstill.soft_labels import Floats, Ints, SoftLabels, draw, soft_labels
+from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels, draw, soft_labels
 from protos import soft_labels_pb2 as pb
 
 
@@ -209,7 +209,20 @@ class ServerExchange:
             held = base if extends else None
             self.bases[device] = said(self.context, held, answer.labels, answer.encoding, answer.round_number)
 
-    def publish(self, round_number: int, ids: Ints, labels: Floats) -> None:
+    def changeable(self, round_number: int, ids: Ints) -> Bools:
+        """Return about which samples of earlier rounds a round may publish a new consensus `[samples]`.
+
+        Not about samples of its own draw that it did not ask about: the devices derive what it asked from their caches.
+
+        Args:
+            round_number: the round.
+            ids: samples that earlier rounds asked about `[samples]`.
+        """
+        population, count = self.context.proxy_size, self.per_round
+        drawn = draw(self.context.seed, round_number, population, count, independent=self.independent)
+        return ~np.isin(ids, np.setdiff1d(drawn, self.ids(round_number)))
+
+    def publish(self, round_number: int, ids: Ints, labels: Floats, again: Ints | None = None) -> None:
         """Fill the cache with the consensus of a finished round, through the codec: both sides hold the same values.
 
         Args:
@@ -217,13 +230,17 @@ class ServerExchange:
                 more.
             ids: samples that the consensus covers, ascending `[samples]`.
             labels: consensus `[samples, classes]`.
+            again: those of them that earlier rounds asked about; None: none.
 
         Raises:
             ValueError: with a duration, the consensus covers samples that the round did not ask about: the devices
                 could not derive from their caches which ones.
         """
-        if self.duration and round_number and not np.isin(ids, self.ids(round_number)).all():
+        own = ids if again is None else np.setdiff1d(ids, again)
+        if self.duration and round_number and not np.isin(own, self.ids(round_number)).all():
             raise ValueError(f"a consensus about samples that round {round_number} did not ask about")
+        if again is not None and not self.changeable(round_number, again).all():
+            raise ValueError(f"a new consensus about samples that round {round_number} drew and did not ask about")
         encodings = [self.encoding, *self.class_caches]
         if self.delta:
             self.previous = {encoding: self._cache(encoding) for encoding in encodings}

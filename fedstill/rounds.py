@@ -10,6 +10,9 @@ from fedstill.soft_labels import Ints, SoftLabels
 
 A = TypeVar("A", default=SoftLabels)
 
+PREQUENTIAL = "prequential"
+"""Metric of a device on a stream: its accuracy on a round's new samples before it learned from them."""
+
 
 @dataclass(frozen=True)
 class DeviceAnswer:
@@ -61,6 +64,23 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Reopened(Generic[A]):
+    """An earlier round that late answers reached: its samples are decided about anew, or now for the first time.
+
+    Attributes:
+        round_number: the round that asked.
+        ids: its samples that no later round decides about, ascending `[samples]`.
+        votes: all answers about them by device, ascending, those that came before included.
+        new: devices whose answers were not decided with before.
+    """
+
+    round_number: int
+    ids: Ints
+    votes: Mapping[int, A]
+    new: frozenset[int]
+
+
+@dataclass(frozen=True)
 class RoundReplies(Generic[A]):
     """All usable answers of a round, and why the others are not.
 
@@ -71,6 +91,8 @@ class RoundReplies(Generic[A]):
         metrics: what each device measured, by device.
         refused: why a device's answer is not used, by device.
         device_classes: class of every known device.
+        reopened: where answers may be late, the earlier rounds that they reached, ascending.
+        answered: where answers may be late, devices that answered this round or an earlier one; None: those in `votes`.
     """
 
     round_number: int
@@ -79,6 +101,13 @@ class RoundReplies(Generic[A]):
     metrics: Mapping[int, Mapping[str, float]]
     refused: Mapping[int, str]
     device_classes: Mapping[int, str]
+    reopened: tuple[Reopened[A], ...] = ()
+    answered: int | None = None
+
+    @property
+    def answers(self) -> int:
+        """How many devices have a usable answer in this round."""
+        return len(self.votes) if self.answered is None else self.answered
 
 
 def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -95,3 +124,14 @@ def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str,
         for key, metric in (("device_steps", "steps"), ("device_samples", "samples")):
             work[key][name] = work[key].get(name, 0) + int(metrics.get(metric, 0))
     return work
+
+
+def prequential_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, float | None]]:
+    """Return the devices' mean prequential accuracy by device class, for a row; nothing where there is no stream."""
+    found: dict[str, list[float]] = {name: [] for name in classes}
+    for device, metrics in replies.metrics.items():
+        if PREQUENTIAL in metrics:
+            found.setdefault(replies.device_classes[device], []).append(metrics[PREQUENTIAL])
+    if not any(found.values()):
+        return {}
+    return {"prequential_accuracy": {name: sum(own) / len(own) if own else None for name, own in found.items()}}

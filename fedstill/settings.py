@@ -238,6 +238,17 @@ class ConsensusSettings(Settings):
     reputation: ReputationSettings = ReputationSettings()
 
 
+class AdaptationSettings(Settings):
+    """How a class student's distillation follows the student's own state (`fedstill/adaptive.py`)."""
+
+    method: Literal["none", "standardized", "weighted", "curriculum"] = "none"
+    """`standardized`: a temperature for each sample, by how far its logits spread; `weighted`: a weight for each
+    sample, by how well the student knows it; `curriculum`: a temperature for each step, learned against the student;
+    `none`: T of the schedule for all."""
+    share: float = Field(default=0.9, gt=0, le=1)
+    """Share of that loss; the rest is the plain one at T = 1."""
+
+
 class StudentSettings(Settings):
     """The server's student of each device class."""
 
@@ -248,5 +259,10 @@ class StudentSettings(Settings):
     one fit whose learning rate falls to zero over all of its steps."""
     temperature: TemperatureSettings = TemperatureSettings()
     """T of the distillation."""
+    adaptation: AdaptationSettings = AdaptationSettings()
+    """What follows the student's state in it; T then is the base temperature of the method."""
+    quantization_aware: FitSettings | None = None
+    """Further distillation from the last consensus, under static int8's rounding, of a student of that format that
+    loses more than its gate allows to calibration alone; needs torchao. Absent: such a student is refused."""
     calibration_samples: int = Field(default=300, ge=1, le=500)
     """Proxy samples that calibrate the quantization."""

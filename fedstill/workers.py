@@ -14,9 +14,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, TypeVar
 
 R = TypeVar("R")
+
+AHEAD = 4  # calls for each worker that are handed over at a time: with all of them, waiting would be quadratic
 
 _pools: dict[int, ProcessPoolExecutor] = {}
 
@@ -70,7 +73,7 @@ def unordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers:
 
     Args:
         work: a module-level function.
-        calls: its arguments; everything must pickle.
+        calls: its arguments, taken a few ahead of the workers; everything must pickle.
         workers: processes; 1 computes here, in order.
     """
     if workers <= 1:
@@ -80,11 +83,17 @@ def unordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers:
         return
     pool = _pool(workers)
     waiting: dict[Future[R], int] = {}
-    try:
-        for place, call in enumerate(calls):
+    left = enumerate(calls)
+
+    def submit(count: int) -> None:
+        for place, call in islice(left, count):
             waiting[pool.submit(work, *call)] = place
+
+    try:
+        submit(AHEAD * workers)
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            submit(len(done))
             for future in done:
                 yield waiting.pop(future), future.result()
     except BrokenProcessPool:

@@ -1,5 +1,7 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
 from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -37,3 +39,33 @@ class LabelVectors(_message.Message):
     present: bytes
     vectors: bytes
     def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., classes: _Optional[int] = ..., present: _Optional[bytes] = ..., vectors: _Optional[bytes] = ...) -> None: ...
+
+class Tick(_message.Message):
+    __slots__ = ("version", "run", "round", "rounds", "teacher")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    run: int
+    round: int
+    rounds: int
+    teacher: bytes
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., teacher: _Optional[bytes] = ...) -> None: ...
+
+class Neighbours(_message.Message):
+    __slots__ = ("version", "run", "round", "rounds", "labels", "start")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    run: int
+    round: int
+    rounds: int
+    labels: _containers.RepeatedScalarFieldContainer[bytes]
+    start: bytes
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., labels: _Optional[_Iterable[bytes]] = ..., start: _Optional[bytes] = ...) -> None: ...

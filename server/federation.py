@@ -1,7 +1,7 @@
 """The server's side of a run: consensus, teacher, class students and checkpoints, round by round."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,9 +16,9 @@ from fedstill.learning import State, accuracy, predict, restored
 from fedstill.loading import resolve
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
-from fedstill.rounds import RoundReplies, Traffic, work_by_class
+from fedstill.rounds import RoundReplies, Traffic, prequential_by_class, work_by_class
 from fedstill.settings import ConsensusSettings, StudentSettings, TeacherSettings
-from fedstill.soft_labels import Bools, Floats, Ints
+from fedstill.soft_labels import Bools, Floats, Ints, SoftLabels
 from fedstill.stored import load_base, load_cache, store_base, store_cache
 from fedstill.tasks import Images, load_task
 from fedstill.workers import unordered
@@ -59,6 +59,19 @@ class ServerData(Protocol):
     @property
     def test(self) -> LabelledImages:
         """The test set, for reporting only."""
+
+
+class Clock(Protocol):
+    """Keeps the virtual time of a simulated run, as part of its rows and checkpoints."""
+
+    def row(self) -> Mapping[str, Any]:
+        """Return what the last round adds to its row."""
+
+    def stored(self) -> dict[str, Any]:
+        """Return what lasts, in the types that a checkpoint holds."""
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Take over what `stored` returned."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,7 @@ class Federation:
         exchange: the server's half of the exchange.
         checkpoints: where finished rounds are kept.
         on_round: called with each finished round's row after its checkpoint.
+        clock: the run's virtual time; None: it lives in none.
     """
 
     def __init__(
@@ -183,6 +197,7 @@ class Federation:
         exchange: ServerExchange,
         checkpoints: Checkpoints,
         on_round: Callable[[list[Row]], None],
+        clock: Clock | None = None,
     ) -> None:
         self.plan = plan
         self.data = data
@@ -190,6 +205,7 @@ class Federation:
         self.traffic = Traffic()
         self._checkpoints = checkpoints
         self._on_round = on_round
+        self._clock = clock
         self._task = load_task(plan.task)
         builtin = rules(plan.consensus)
         self._rule = resolve("consensus rule", plan.consensus.rule, builtin)
@@ -225,20 +241,12 @@ class Federation:
             QuorumError: nobody that learns is among those who answered.
         """
         known = self.knowledge
-        answers = len(replies.votes)
-        replies = self._trained(replies)
-        teacher_labels = self._teacher_labels(replies.ids)
-        unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
-        votes = Votes.stack(replies.ids, replies.votes, teacher_labels, unsure, known.reputation)
-        consensus = self._consensus(votes)
-        if consensus.reputation is not None:
-            known.reputation.update(zip(sorted(replies.votes), consensus.reputation, strict=True))
-        covered = consensus.covered
-        self.exchange.publish(replies.round_number, replies.ids[covered], consensus.labels[covered])
-        cache = self.exchange.cache
-        ids = cache.usable(replies.round_number, self.exchange.duration)
-        labels = cache.labels[ids]
-        shared = (ids, labels, replies.round_number)
+        answers = replies.answers
+        everybody, replies = len(replies.votes), self._trained(replies)
+        observed = everybody - len(replies.votes)
+        votes, consensus = self._agreed(replies.ids, replies.votes, replies.votes)
+        self._publish(replies, consensus)
+        shared = (*self.labels(replies.round_number), replies.round_number)
         names = list(known.students)
         calls = [("student", self.plan, self.data, name, known.students[name], *shared) for name in names]
         if self.plan.teacher is not None:  # first, as it takes longest
@@ -251,7 +259,7 @@ class Federation:
         known.students = {name: state for name, (state, _) in distilled.items()}
         known.round_number = replies.round_number
         accuracies = {name: score for name, (_, score) in distilled.items()}
-        row = self._row(replies, votes, consensus, updated, accuracies, answers)
+        row = self._row(replies, votes, consensus, updated, accuracies, answers, observed)
         known.rows.append(row)
         now = time.monotonic()
         known.seconds += now - self._started
@@ -264,15 +272,56 @@ class Federation:
     def _trained(self, replies: RoundReplies) -> RoundReplies:
         """Return the replies with the votes of those alone that learn: an observer's would count the server twice."""
         kinds, votes = replies.device_classes, replies.votes
-        observing = [device for device in votes if kinds[device] in self.plan.observers]
-        if not observing:
+        if not self.plan.observers:
             return replies
-        if len(observing) == len(votes):
+        observing = [device for device in votes if kinds[device] in self.plan.observers]
+        if observing and len(observing) == len(votes):
             raise QuorumError(f"round {replies.round_number}: only observers answered; check the devices that learn")
         trained = votes if isinstance(votes, Ballots) else dict(votes)  # those on the disk are too many for memory
         for device in observing:
             del trained[device]
-        return replace(replies, votes=trained)
+        reopened = tuple(
+            replace(
+                earlier,
+                votes={one: vote for one, vote in earlier.votes.items() if kinds[one] not in self.plan.observers},
+            )
+            for earlier in replies.reopened
+        )
+        return replace(replies, votes=trained, reopened=reopened)
+
+    def labels(self, round_number: int | None = None) -> tuple[Ints, Floats]:
+        """Return the proxy samples whose labels are in use after a round, by default the last, and these labels."""
+        cache = self.exchange.cache
+        now = self.knowledge.round_number if round_number is None else round_number
+        ids = cache.usable(now, self.exchange.duration)
+        return ids, cache.labels[ids]
+
+    def _agreed(self, ids: Ints, answers: Mapping[int, SoftLabels], new: Collection[int]) -> tuple[Votes, Consensus]:
+        """Return answers as votes, and what they agree on; note the reputation of devices whose answers are new."""
+        if not answers:
+            return Votes.none(len(ids), self._task.classes), Consensus.none(len(ids), self._task.classes)
+        known = self.knowledge
+        teacher_labels = self._teacher_labels(ids)
+        unsure = self._unsure(teacher_labels) if self._asks_the_guard else None
+        votes = Votes.stack(ids, answers, teacher_labels, unsure, known.reputation)
+        consensus = self._consensus(votes)
+        if consensus.reputation is not None:
+            found = zip(sorted(answers), consensus.reputation, strict=True)
+            known.reputation.update((device, values) for device, values in found if device in new)
+        return votes, consensus
+
+    def _publish(self, replies: RoundReplies, consensus: Consensus) -> None:
+        """Publish a round's consensus, and that of earlier rounds which late answers have changed."""
+        ids, labels = [replies.ids[consensus.covered]], [consensus.labels[consensus.covered]]
+        for earlier in replies.reopened:
+            _, changed = self._agreed(earlier.ids, earlier.votes, earlier.new)
+            kept = changed.covered & self.exchange.changeable(replies.round_number, earlier.ids)
+            ids.append(earlier.ids[kept])
+            labels.append(changed.labels[kept])
+        everything = np.concatenate(ids)
+        order = np.argsort(everything)
+        again = np.concatenate(ids[1:]) if replies.reopened else None
+        self.exchange.publish(replies.round_number, everything[order], np.concatenate(labels)[order], again)
 
     def _teacher_labels(self, ids: Ints) -> Floats | None:
         if self.plan.teacher is None:
@@ -308,6 +357,7 @@ class Federation:
         updated: teacher.Updated | None,
         accuracies: Mapping[str, float],
         answers: int,
+        observed: int,
     ) -> Row:
         by_class: dict[str, list[float]] = {name: [] for name in self.plan.student_of}
         work = work_by_class(replies, self.plan.student_of)
@@ -318,8 +368,8 @@ class Federation:
         return {
             "round": replies.round_number,
             "answers": answers,
-            "trained": len(replies.votes),
-            "observed": answers - len(replies.votes),
+            "trained": answers - observed,
+            "observed": observed,
             "asked": len(replies.ids),
             "refused": {str(device): reason for device, reason in sorted(replies.refused.items())},
             "abstained": float((~votes.present).sum() / max(1, votes.present.size)),
@@ -330,9 +380,11 @@ class Federation:
             **self._teacher_row(updated),
             "released_accuracy": dict(accuracies),
             "device_accuracy": {name: float(np.mean(found)) if found else None for name, found in by_class.items()},
+            **prequential_by_class(replies, self.plan.student_of),
             **work,
             "uplink_bytes": sum(self.traffic.uplink.values()),
             "downlink_bytes": sum(self.traffic.downlink.values()),
+            **({} if self._clock is None else self._clock.row()),
         }
 
     def _teacher_row(self, updated: teacher.Updated | None) -> Row:
@@ -366,6 +418,7 @@ class Federation:
                 "downlink": dict(self.traffic.downlink),
                 "messages": self.traffic.messages,
                 "envelope_bytes": self.traffic.envelope_bytes,
+                **({} if self._clock is None else {"clock": self._clock.stored()}),
             },
         )
 
@@ -377,6 +430,8 @@ class Federation:
         self.exchange.class_caches = {name: load_cache(held) for name, held in stored["class_caches"].items()}
         self.exchange.previous = {name: load_cache(held) for name, held in stored["previous"].items()}
         self.exchange.acknowledged = dict(stored["acknowledged"])
+        if self._clock is not None:
+            self._clock.restore(stored["clock"])
         classes = self._task.classes
         self.exchange.bases = {device: load_base(base, classes) for device, base in stored["bases"].items()}
         self.traffic = Traffic(stored["uplink"], stored["downlink"], stored["messages"], stored["envelope_bytes"])

@@ -4,12 +4,14 @@ from functools import partial
 
 import torch
 
-from fedstill.learning import State, build, fit, restored, state_of
+from fedstill.adaptive import CurriculumTemperature, blended, standardized, weighted
+from fedstill.fit import Fit
+from fedstill.learning import Loss, State, build, fit, restored, state_of
 from fedstill.losses import kd_from_probabilities
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.schedules import SCHEDULES, progress_of
-from fedstill.settings import StudentSettings
+from fedstill.settings import AdaptationSettings, StudentSettings
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, load_task
 
@@ -49,8 +51,27 @@ def distil(
     model = restored(architecture(student), task, state)
     wanted = settings.temperature
     temperature = SCHEDULES[wanted.schedule](progress_of(round_number, rounds), wanted.start, wanted.end)
-    loss = partial(kd_from_probabilities, temperature=temperature)
     stream = torch_seed(seed, "distil", student, round_number)
     how = settings.last if round_number == rounds and settings.last is not None else settings.distil
-    fit(model, images, torch.from_numpy(labels), task, how.of(len(labels)), loss, stream)
+    steps = how.of(len(labels))
+    fit(model, images, torch.from_numpy(labels), task, steps, loss_of(settings.adaptation, temperature, steps), stream)
     return state_of(model)
+
+
+def loss_of(wanted: AdaptationSettings, temperature: float, how: Fit) -> Loss:
+    """Return the loss of a distillation from probabilities; one that adapts may be used for one fit only.
+
+    Args:
+        wanted: what follows the student's state.
+        temperature: T of the round.
+        how: the fit.
+    """
+    match wanted.method:
+        case "standardized":
+            return blended(partial(standardized, temperature=temperature), wanted.share)
+        case "weighted":
+            return blended(partial(weighted, temperature=temperature), wanted.share)
+        case "curriculum":
+            return blended(CurriculumTemperature(temperature, how.steps, how.learning_rate), wanted.share)
+        case "none":
+            return partial(kd_from_probabilities, temperature=temperature)

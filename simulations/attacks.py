@@ -4,6 +4,7 @@ The honest device answers as ever; its answer is changed on its way out of the h
 to lie about, derives from the run seed. Hostile devices collude: they flip alike and claim the same class.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ class AttackSettings(Settings):
     """Class shares that they claim; `false`: all in one class, the same for all of them."""
 
 
+@lru_cache(maxsize=8)
 def hostile_devices(settings: AttackSettings, devices: int, seed: int) -> frozenset[int]:
     """Return the hostile ones of `devices`: a share of them, drawn by the run seed."""
     count = round(settings.share * devices)

@@ -16,6 +16,7 @@ from simulations.figures import (
     size,
     times,
 )
+from simulations.fleet.lines import virtual_lines
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
             f"{line(size, 'wire', 'envelope_bytes')} envelope of {line(count, 'wire', 'messages')} messages,"
             f" {line(size, 'wire', 'proxy_bytes')} proxy set",
         ),
+        *virtual_lines(figures),
         (
             "wall time",
             f"{line(seconds, 'timing', 'wall_seconds')}, of it rounds {line(seconds, 'timing', 'rounds_seconds')}",

@@ -69,9 +69,16 @@ def simulate(
             min=1, help="Flower nodes that share the devices [default: one per 500 devices, ray: one per core]."
         ),
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Engine ray: a running cluster's head, host:port or auto [default: Ray is started here]."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
     keys: Annotated[
         Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+    ] = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Built-in fleet or fleet file: devices live in virtual time.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last round.")] = False,
     assignments: Annotated[
@@ -81,18 +88,28 @@ def simulate(
     """Run a federated distillation on virtual devices and release one int8 ONNX student per device class."""
     console = Console()
     cores = default_workers()
-    used_hosts = hosts if hosts is not None else (0 if engine is Engine.local else cores)
-    key_folder = (keys or default_keys()).resolve()
-    how = How(engine, used_hosts, workers if workers is not None else cores, keys=key_folder)
+    if ray_address is not None and engine is not Engine.ray:
+        raise ConfigError("--ray-address goes with --engine ray")
     if seed is not None and seeds is not None:
         raise ConfigError("--seed and --seeds exclude each other")
     if resume:
-        changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices) if o is not None]]
+        changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices, fleet) if o is not None]]
         if out is None:
             raise ConfigError("--resume continues the folder named by --out; give --out")
         if changed or (method != OWN and seeds is None):
             raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
+    default_hosts = _hosts(engine, ray_address, cores)
+    key_folder = (keys or default_keys()).resolve()
+    how = How(
+        engine,
+        hosts if hosts is not None else default_hosts,
+        workers if workers is not None else cores,
+        keys=key_folder,
+        ray_address=ray_address or "",
+    )
     changes = changes_of(assignments or [], data_dir, seed, rounds, devices)
+    if fleet is not None:
+        changes.insert(0, f"fleet={json.dumps(fleet)}")
     if seeds is not None:
         _several((scenario, method), seed_list(seeds), changes, out, resume, console, how)
         return
@@ -108,6 +125,21 @@ def simulate(
         folder = (out or default_folder(loaded.name)).resolve()
         prepare(loaded, folder, key_folder)
     launch(folder, how)
+
+
+def _hosts(engine: Engine, ray_address: str | None, cores: int) -> int:
+    """Return how many hosts share the devices unless said otherwise; 0: as many as keep messages small.
+
+    Raises:
+        ConfigError: there is no Ray cluster at the address.
+    """
+    if engine is Engine.local:
+        return 0
+    if ray_address is None:
+        return cores
+    from simulations.engines.ray import connect
+
+    return connect(ray_address)
 
 
 def split(

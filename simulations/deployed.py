@@ -79,6 +79,8 @@ def _check_real(scenario: Scenario) -> None:
         raise ConfigError(f"method {scenario.method.name} is one for simulations; real devices don't know it")
     if scenario.attack.share:
         raise ConfigError("attack.share is for simulations: real devices can't be told to be hostile")
+    if scenario.fleet is not None:
+        raise ConfigError("fleet is for simulations: real devices have speeds and hours of their own")
     for name, kind in scenario.device_classes.items():
         if kind.student not in ARCHITECTURES:
             raise ConfigError(f"device_classes.{name}.student: {kind.student!r} is not built in; devices load no other")
@@ -106,6 +108,14 @@ def run_config(out: Path) -> dict[str, str]:
     scenario = load_scenario(str(out / CONFIG))
     plan = device_plan(scenario, open_shelf(out / "assets", scenario))
     return {"job": JOB, "plan": plan.model_dump_json(exclude_none=True), "out": str(out)}
+
+
+def parcels(out: Path) -> list[tuple[str, Path]]:
+    """Return what the devices of the run in `out` have to fetch before its first round, each with its kind."""
+    scenario = load_scenario(str(out / CONFIG))
+    shelf = open_shelf(out / "assets", scenario)
+    light = [name for name, kind in scenario.device_classes.items() if kind.learner != "torch"]
+    return [("proxy", shelf.proxy_path), *(("backbone", shelf.backbone_path(name)) for name in light)]
 
 
 def device_plan(scenario: Scenario, shelf: Shelf) -> DevicePlan:
@@ -144,7 +154,7 @@ def run(grid: Grid, context: Context) -> None:
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
         federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners)
-        released = release_students(setup, shelf, federation.knowledge.students, progress)
+        released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),
             "timing": {"wall_seconds": time.monotonic() - started, "rounds_seconds": federation.knowledge.seconds},

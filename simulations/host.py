@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,12 @@ from fedstill.release.backbone import Backbone
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
 from simulations.attacks import hostile_answer, hostile_devices
+from simulations.progress import part_done
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
-from simulations.shelf import Shelf, open_shelf
-
-
-@lru_cache(maxsize=4)
-def _shelf(folder: Path) -> Shelf:
-    return Shelf(folder)
+from simulations.shelf import Shelf, kept_shelf, open_shelf
+from simulations.stream import Arrived, arrived
+from simulations.stream_device import StreamDevice
 
 
 def device_data(shelf: Shelf, number: int) -> DeviceData:
@@ -32,24 +30,33 @@ def device_data(shelf: Shelf, number: int) -> DeviceData:
     return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
 
 
+def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) -> tuple[DeviceData, Arrived]:
+    """Return what a virtual device learns from in a round, and how it came to it."""
+    own = shelf.of_device(number)
+    rounds = scenario.rounds
+    found = arrived(scenario.stream, own.images, own.labels, round_number, rounds, scenario.seed, number)
+    test = shelf.test
+    return DeviceData(found.images, found.labels, shelf.proxy, test.images, test.labels), found
+
+
 def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
     name = scenario.class_of(number)
     kind = scenario.device_classes[name]
-    backbone = None
-    if kind.learner != "torch":
-        backbone = Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}")
-    return learner(
-        kind.learner,
-        kind.student,
-        backbone,
+    made: Callable[..., Learner] = partial(learner, kind.learner, kind.student, data=device_data(shelf, number))
+    if scenario.stream.window:
+        made = partial(StreamDevice, partial(data_in, scenario, shelf, number), student=kind.student)
+    elif kind.learner == "torch":
+        made = partial(made, backbone=None)
+    else:
+        made = partial(made, backbone=Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}"))
+    return made(
         number=number,
         task=task,
         context=shelf.context(scenario.seed, task.classes),
         settings=scenario.device,
         uplink=kind.uplink or scenario.exchange.uplink,
-        data=device_data(shelf, number),
         folder=folder / f"device-{number:05d}",
         entropy_coded=scenario.exchange.entropy_coding,
         delta=scenario.exchange.delta,
@@ -71,7 +78,7 @@ def make_device(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> 
 
 def answer_device(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Let one device answer a request; runs in a worker."""
-    device = make_learner(setup.scenario, _shelf(setup.assets), number, setup.device_states)
+    device = make_learner(setup.scenario, kept_shelf(setup.assets), number, setup.device_states)
     return leaving(setup.scenario, device, device.answer(request))
 
 
@@ -109,7 +116,7 @@ class SimulatedFleet:
         scenario = self.setup.scenario
         if scenario.method.device or scenario.device_classes[scenario.class_of(number)].learner != "torch":
             return None
-        return make_device(scenario, _shelf(self.setup.assets), number, self.setup.device_states)
+        return make_device(scenario, kept_shelf(self.setup.assets), number, self.setup.device_states)
 
     def student(self, number: int) -> str:
         """Return the architecture of a device's student; those of other learners are none of torch's."""
@@ -146,9 +153,10 @@ class SimulatedHost:
     def answer(self, requests: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
         """Return the devices' answers; devices with most samples start first, so that workers end together."""
         numbers = [number for number in requests if number in self._devices]
-        sizes = _shelf(self._setup.assets).partition
+        sizes = kept_shelf(self._setup.assets).partition
         numbers.sort(key=lambda number: (-len(sizes[number]), number))
-        return self._executor.answer(SimulatedFleet(self._setup), {number: requests[number] for number in numbers})
+        own = {number: requests[number] for number in numbers}
+        return self._executor.answer(SimulatedFleet(self._setup), own, part_done)
 
 
 def build(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> SimulatedHost:

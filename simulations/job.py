@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -19,6 +20,9 @@ from server.federation import Federation, Plan, Row, measure
 from server.release.keys import open_keys
 from simulations.backbones import make_backbones
 from simulations.baselines import job as baselines
+from simulations.fleet.run import clock_of
+from simulations.fleet.strategy import TimedDistillation
+from simulations.fleet.totals import totals
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
 from simulations.references import references
@@ -85,7 +89,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
             progress.stage("references", total, total - left)
         progress.step(total - left)
         compared = done
-    released = release_students(setup, shelf, known.students, progress)
+    released = release_students(setup, shelf, known.students, progress, federation.labels())
     initial = None
     if plan.teacher is not None:
         initial = measure(plan.task, plan.teacher.architecture, known.teacher_initial, shelf.test)
@@ -100,6 +104,8 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
         time.monotonic() - started,
         memory.peak,
     )
+    if (clock := clock_of(scenario, setup.out)) is not None:
+        summary["fleet"] = totals(clock.fleet, known.rows)
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(plan.task).label_names
     write_report(setup.out, summary, known.rows, facts, shelf.partition, shelf.private.labels, label_names)
@@ -152,11 +158,12 @@ def federate(
 
     if plan.teacher is not None:
         progress.stage("initial teacher", 1)
-    federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round)
+    clock = clock_of(scenario, setup.out)
+    federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round, clock)
     if plan.teacher is not None:
         progress.step(1)
     finished = federation.knowledge.round_number
-    progress.stage("rounds", scenario.rounds, finished)
+    progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
     policy = RoundPolicy(
         scenario.devices,
         wire.quorum,
@@ -167,7 +174,8 @@ def federate(
         attempts=attempts,
         owners=owners,
     )
-    strategy = FederatedDistillation(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
+    rounds = FederatedDistillation if clock is None else partial(TimedDistillation, clock)
+    strategy = rounds(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
     strategy.traffic = federation.traffic
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
     return federation

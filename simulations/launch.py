@@ -41,6 +41,7 @@ class How:
         table: whether each run prints its table.
         keys: folder of the keys that sign the releases.
         references: folder of the references that runs share; None: they share none.
+        ray_address: of a running Ray cluster, for the engine `ray`; empty: Ray is started for the run.
     """
 
     engine: Engine
@@ -49,6 +50,7 @@ class How:
     table: bool = True
     keys: Path = field(default_factory=default_folder)
     references: Path | None = None
+    ray_address: str = ""
 
 
 def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
@@ -82,7 +84,7 @@ def launch(out: Path, how: How) -> None:
     from simulations.engines.ray import run_ray
 
     # Ray spreads hosts over cores already, so a host computes its devices one by one.
-    run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1})
+    run_ray(server_app, client_app, hosts, run_config, {**run_config, "workers": 1}, how.ray_address)
 
 
 def launch_seeds(

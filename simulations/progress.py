@@ -1,6 +1,12 @@
-"""Progress of a run on the terminal: bars with rate and time left, or plain lines where there is no terminal."""
+"""Progress of a run on the terminal: bars with rate and time left, or plain lines where there is no terminal.
+
+The devices of a round are parts of its step. Hosts in this process tell of each with `part_done`; hosts elsewhere
+don't, and nothing is shown of parts then.
+"""
 
 import time
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
@@ -13,6 +19,50 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+EVERY = 10.0  # seconds between lines about parts, and about steps that are many, where there is no terminal
+MANY = 100  # steps
+
+_current: "ContextVar[RunProgress | None]" = ContextVar("progress", default=None)
+
+
+def part_done() -> None:
+    """Tell the run of this process, if there is one, that a part of its step is done."""
+    progress = _current.get()
+    if progress is not None:
+        progress.part()
+
+
+@dataclass
+class _Count:
+    """How far something is.
+
+    Attributes:
+        total: steps.
+        done: of them.
+        offset: done before this process began.
+    """
+
+    total: int
+    done: int
+    offset: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def rate(self) -> float:
+        return (self.done - self.offset) / self.elapsed
+
+    def rate_text(self) -> str:
+        rate = self.rate
+        return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each" if rate > 0 else ""
+
+    def left(self) -> float:
+        """Return the seconds left."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else 0.0
 
 
 class RunProgress:
@@ -35,14 +85,17 @@ class RunProgress:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        self._current: TaskID | None = None
+        self._bar: TaskID | None = None
+        self._part_bar: TaskID | None = None
         self._stage = ""
-        self._total = 0
-        self._done = 0
-        self._started = 0.0
-        self._offset = 0
+        self._steps = _Count(0, 0)
+        self._each = 0
+        self._parts: _Count | None = None
+        self._spoke = time.monotonic()
+        self._token: Token[RunProgress | None] | None = None
 
     def __enter__(self) -> "RunProgress":
+        self._token = _current.set(self)
         if self._console.is_terminal:
             self._bars.start()
         return self
@@ -50,6 +103,8 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
         if self._console.is_terminal:
             self._bars.stop()
 
@@ -57,27 +112,53 @@ class RunProgress:
         """Show a line that stays, above the bars."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def stage(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a stage of `total` steps, `done` of which an earlier run did."""
-        self._stage, self._total, self._done, self._offset = name, total, done, done
-        self._started = time.monotonic()
+    def stage(self, name: str, total: int, done: int = 0, parts: int = 0) -> None:
+        """Begin a stage of `total` steps, `done` of which an earlier run did; each step has so many parts."""
+        self._end_parts()
+        self._stage, self._steps, self._each = name, _Count(total, done, offset=done), parts
         if self._console.is_terminal:
-            self._current = self._bars.add_task(name, total=total, completed=done, note="", rate="")
+            self._bar = self._bars.add_task(name, total=total, completed=done, note="", rate="")
         else:
-            self._console.print(f"{name}: {done}/{total}", highlight=False)
+            self._say(f"{name}: {done}/{total}")
 
     def step(self, done: int, note: str = "") -> None:
         """Show that `done` steps of the stage are done."""
-        self._done = done
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = (done - self._offset) / elapsed
-        left = (self._total - done) / rate if rate > 0 else 0.0
-        if self._console.is_terminal and self._current is not None:
-            text = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each" if rate > 0 else ""
-            self._bars.update(self._current, completed=done, note=note, rate=text)
-        elif not self._console.is_terminal:
-            self._console.print(
-                f"{self._stage}: {done}/{self._total}  {elapsed:.0f} s, {left:.0f} s left  {note}".rstrip(),
-                highlight=False,
-                soft_wrap=True,
-            )
+        self._end_parts()
+        steps = self._steps
+        steps.done = done
+        if self._console.is_terminal and self._bar is not None:
+            self._bars.update(self._bar, completed=done, note=note, rate=steps.rate_text())
+        elif not self._console.is_terminal and (steps.total <= MANY or done == steps.total or self._silent_for(EVERY)):
+            left = f"{steps.elapsed:.0f} s, {steps.left():.0f} s left"
+            self._say(f"{self._stage}: {done}/{steps.total}  {left}  {note}".rstrip())
+
+    def part(self) -> None:
+        """Show that one more part of the step in progress is done."""
+        if not self._each:
+            return
+        if self._parts is None:
+            self._parts = _Count(self._each, 0)
+            self._spoke = time.monotonic()
+            if self._console.is_terminal:
+                name = f"  devices of {self._steps.done + 1}"
+                self._part_bar = self._bars.add_task(name, total=self._each, note="", rate="")
+        parts = self._parts
+        parts.done += 1
+        if self._part_bar is not None:
+            self._bars.update(self._part_bar, completed=parts.done, rate=parts.rate_text())
+        elif self._silent_for(EVERY):
+            where = f"{self._stage}: in {self._steps.done + 1}, devices {parts.done}/{parts.total}"
+            self._say(f"{where}  {parts.rate_text()}, {parts.left():.0f} s left")
+
+    def _end_parts(self) -> None:
+        self._parts = None
+        if self._part_bar is not None:
+            self._bars.remove_task(self._part_bar)
+            self._part_bar = None
+
+    def _silent_for(self, seconds: float) -> bool:
+        return time.monotonic() - self._spoke >= seconds
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ other methods don't either.
 
 import json
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,33 @@ from fedstill.tasks import load_task
 from fedstill.workers import unordered
 from server import students
 from server.federation import Plan, measure
-from simulations.host import device_data
+from simulations.host import data_in, device_data
 from simulations.setup import Setup
 from simulations.shared import SharedReferences, key_of_central, key_of_local_only, key_of_teacher_only
-from simulations.shelf import Shelf
+from simulations.shelf import kept_shelf
 
 
 def local_only(setup: Setup, number: int) -> float:
     """Return the test accuracy of a device that repeats the local training of all rounds without any exchange."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     kind = scenario.device_classes[scenario.class_of(number)]
     model = build(architecture(kind.student), task, torch_seed(scenario.seed, "device", number))
     data = device_data(shelf, number)
-    everyone = range(scenario.devices)
     for round_number in range(1, scenario.rounds + 1):
         active = scenario.exchange.active
-        if active and number not in participants(scenario.seed, round_number, everyone, active):
+        if active and number not in _asked(scenario.seed, round_number, scenario.devices, active):
             continue
         seed = torch_seed(scenario.seed, "revisit", number, round_number)
+        data, _ = data_in(scenario, shelf, number, round_number)
         revisit(model, data, task, scenario.device, seed)
     return accuracy(model, data.test_images, data.test_labels, task)
+
+
+@lru_cache(maxsize=1024)
+def _asked(seed: int, round_number: int, devices: int, active: int) -> frozenset[int]:
+    """Return the devices that a round asks, drawn once for all devices that this process computes."""
+    return frozenset(participants(seed, round_number, range(devices), active))
 
 
 def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
@@ -57,7 +64,7 @@ def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
         teacher: the initial teacher.
     """
     assert plan.teacher is not None
-    shelf = Shelf(setup.assets)
+    shelf = kept_shelf(setup.assets)
     task = load_task(plan.task)
     model = restored(architecture(plan.teacher.architecture), task, teacher)
     labels = predict(model, shelf.proxy, task)
@@ -72,7 +79,7 @@ def teacher_only(setup: Setup, plan: Plan, name: str, teacher: State) -> float:
 
 def central_state(setup: Setup, name: str) -> State:
     """Return a class's student trained on the server's and all private data, pooled."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     parts = [shelf.server, shelf.guard, shelf.private]
     images = np.concatenate([part.images for part in parts])
@@ -88,7 +95,7 @@ def central_state(setup: Setup, name: str) -> State:
 def central(setup: Setup, name: str) -> float:
     """Return the accuracy of `central_state`."""
     student = setup.scenario.device_classes[name].student
-    return measure(setup.scenario.task, student, central_state(setup, name), Shelf(setup.assets).test)
+    return measure(setup.scenario.task, student, central_state(setup, name), kept_shelf(setup.assets).test)
 
 
 def _call(name: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:

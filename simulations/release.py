@@ -9,7 +9,10 @@ import numpy as np
 from fedstill.device_classes import Budget, FormatChoice, budget_of
 from fedstill.learning import State
 from fedstill.release.manifest import Parent
+from fedstill.schedules import SCHEDULES, progress_of
+from fedstill.soft_labels import Floats, Ints
 from fedstill.workers import close, unordered
+from server.release.aware import Awareness
 from server.release.keys import open_keys
 from server.release.sign import sign_folder
 from server.release.student import Released, release
@@ -21,7 +24,11 @@ from simulations.telemetry import told
 
 
 def release_students(
-    setup: Setup, shelf: Shelf, states: Mapping[str, State], progress: RunProgress
+    setup: Setup,
+    shelf: Shelf,
+    states: Mapping[str, State],
+    progress: RunProgress,
+    consensus: tuple[Ints, Floats] | None = None,
 ) -> dict[str, Released]:
     """Export, quantize and verify the students of device classes, sign those that are not refused.
 
@@ -30,6 +37,8 @@ def release_students(
         shelf: its data.
         states: the trained students by device class.
         progress: told of each one.
+        consensus: the run's last soft labels, and which proxy samples they are of; None: no student learns on from
+            them under quantization.
 
     Returns:
         What is known of each, refused ones too.
@@ -41,6 +50,7 @@ def release_students(
     count = min(setup.scenario.students.calibration_samples, len(shelf.proxy))
     calibration = np.array(shelf.proxy[:count])
     calls = []
+    aware = _awareness(setup, shelf, consensus)
     known = told(setup.scenario, setup.out)
     for name, state in states.items():
         folder = setup.out / "students" / name
@@ -50,7 +60,7 @@ def release_students(
         budget = budget_of(name, kind.budget)
         devices_ms = known[name].latency_ms_p50 if name in known else None
         models = (setup.scenario.task, name, kind.student, state, calibration)
-        calls.append((*models, shelf, folder, budget, devices_ms, kind.format))
+        calls.append((*models, shelf, folder, budget, devices_ms, kind.format, aware))
     names = list(states)
     released: dict[str, Released] = {}
     for place, found in unordered(release_student, calls, setup.workers):
@@ -58,6 +68,16 @@ def release_students(
         progress.step(len(released))
     _sign(setup, {name: released[name] for name in names if not released[name].refused})
     return {name: released[name] for name in names}
+
+
+def _awareness(setup: Setup, shelf: Shelf, consensus: tuple[Ints, Floats] | None) -> Awareness | None:
+    how, temperature = setup.scenario.students.quantization_aware, setup.scenario.students.temperature
+    if how is None or consensus is None or not len(consensus[0]):
+        return None
+    ids, labels = consensus
+    progress = progress_of(setup.scenario.rounds, setup.scenario.rounds)
+    last = SCHEDULES[temperature.schedule](progress, temperature.start, temperature.end)
+    return Awareness(np.array(shelf.proxy[ids]), labels, how, last, setup.scenario.seed)
 
 
 def _sign(setup: Setup, accepted: Mapping[str, Released]) -> None:
@@ -82,7 +102,8 @@ def release_student(
     budget: Budget,
     devices_ms: float | None,
     wanted: FormatChoice,
+    aware: Awareness | None,
 ) -> Released:
     """Export, quantize and verify one class student; runs in a worker."""
     test = (shelf.test.images, shelf.test.labels)
-    return release(task, name, student, state, calibration, test, folder, budget, devices_ms, wanted)
+    return release(task, name, student, state, calibration, test, folder, budget, devices_ms, wanted, aware)

@@ -15,6 +15,7 @@ from server.release.checks import Check
 from simulations.columns import COLUMNS, Column, class_rows, gain_cell, outcome
 from simulations.curves import Rows, accuracy_plot, bytes_plot, entropy_plot
 from simulations.figures import DASH, Cell, Figures, percent, points, seconds, size, times
+from simulations.fleet.plots import answers_plot, time_accuracy_plot
 from simulations.heatmaps import confusion_plot, partition_plot
 from simulations.page import PAGE
 from simulations.robustness import robustness_plot
@@ -103,6 +104,7 @@ def write_report(
             robustness.append((strengths, robustness_plot(released)))
     plots = [
         Group("Accuracy by round", [("On the global test set, by device class", accuracy_plot([rows], summary))]),
+        Group("Virtual time", _virtual(summary, rows)),
         Group("Exchange", exchange),
         Group("Confusion of the released students", confusion),
         Group("Robustness", robustness),
@@ -159,6 +161,15 @@ def write_seeds_report(out: Path, seeds: Mapping[str, Any], curves: Mapping[int,
     facts = [("scenario", seeds["scenario"]), ("seeds", numbers), *_facts(figures)]
     subtitle = f"mean ± standard deviation of seeds {numbers} · {_fleet(seeds['mean'])}"
     _write(out, str(seeds["scenario"]), subtitle, figures, [], plots, refused, facts)
+
+
+def _virtual(summary: Mapping[str, Any], rows: Rows) -> list[tuple[str, Markup]]:
+    if "fleet" not in summary:
+        return []
+    return [
+        ("Accuracy of the class students over virtual time", time_accuracy_plot(rows, summary)),
+        ("When answers come: median, fastest and slowest of a class, logarithmic", answers_plot(rows, summary)),
+    ]
 
 
 def _write(

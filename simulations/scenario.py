@@ -1,5 +1,6 @@
 """Scenarios: one file says everything about a run; built-in ones lie in `scenarios/`."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from fedstill.settings import (
     TeacherSettings,
 )
 from simulations.attacks import AttackSettings
+from simulations.fleet.settings import FleetSettings, raw_fleet
+from simulations.stream import StreamSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -95,6 +98,12 @@ class MethodSettings(Settings):
     """Whether all devices have to hold the same architecture."""
     gamma: float = Field(default=1.0, ge=0)
     """FD's gamma: weight of the other devices' label vectors in a device's loss."""
+    neighbours: int = Field(default=3, ge=1)
+    """k of `neighbours`: how many devices, the nearest ones, a device copies labels from."""
+    needs_teacher: bool = False
+    """Whether it can't do without the scenario's teacher."""
+    holds_proxy: bool = False
+    """Whether devices of a half of their own hold the proxy set; the product's do."""
 
 
 class CentralSettings(Settings):
@@ -120,6 +129,7 @@ class Scenario(Settings):
     method: MethodSettings = MethodSettings()
     data: DataSettings
     partition: PartitionSettings = PartitionSettings()
+    stream: StreamSettings = StreamSettings()
     device_classes: dict[str, DeviceClassSettings] = Field(min_length=1)
     teacher: TeacherSettings | None = None
     """The server's model; absent: the devices have no teacher, and the server no labels."""
@@ -136,6 +146,9 @@ class Scenario(Settings):
     """How a host computes its devices: one by one; in worker processes, with the same result; or students of one
     architecture together, with other roundings."""
     cohort: CohortSettings = CohortSettings()
+    fleet: FleetSettings | None = None
+    """Devices that live in virtual time; a scenario file may name a built-in fleet or a fleet file here. Absent:
+    devices take no time and are always there."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -144,8 +157,12 @@ class Scenario(Settings):
         if self.teacher is None and self.data.server_samples and self.method == MethodSettings():
             # A baseline without a teacher leaves them aside, so that its split is that of the others.
             raise ValueError("data.server_samples are of no use without a teacher: set them to 0 or add [teacher]")
+        if self.stream.window and any(kind.learner != "torch" for kind in self.device_classes.values()):
+            raise ValueError("stream.window needs devices whose learner is torch")
         if self.teacher is None and self.consensus.rule == "selective-teacher":
             raise ValueError("consensus.rule 'selective-teacher' needs a teacher: add [teacher]")
+        if self.teacher is None and self.method.needs_teacher:
+            raise ValueError(f"method {self.method.name} needs a teacher: add [teacher]")
         if self.teacher is not None and self.data.guard_samples == 0:
             raise ValueError("a teacher needs data.guard_samples to judge its updates")
         if self.teacher is not None and self.data.guard_samples >= self.data.server_samples:
@@ -159,6 +176,12 @@ class Scenario(Settings):
             raise ValueError(f"exchange.active asks {self.exchange.active} of {self.devices} devices")
         if self.devices < len(self.device_classes):
             raise ValueError(f"{self.devices} devices can't fill {len(self.device_classes)} device classes")
+        if self.fleet is not None:
+            if self.method.server or self.method.device:
+                raise ValueError(
+                    f"method {self.method.name} has rounds of its own, which know no virtual time: no fleet"
+                )
+            self.fleet.check(self.device_classes, self.exchange.active or self.devices, self.quorum)
         return self
 
     def _check_light(self, light: list[str]) -> None:
@@ -172,6 +195,11 @@ class Scenario(Settings):
             raise ValueError(f"{what} is no learner of method {self.method.name}")
         if self.device.certainty != "none":
             raise ValueError(f"{what} knows no certainty {self.device.certainty!r}: set device.certainty to 'none'")
+
+    @property
+    def quorum(self) -> int:
+        """Answers that a round needs."""
+        return max(1, math.ceil(self.exchange.quorum * (self.exchange.active or self.devices)))
 
     def class_counts(self) -> dict[str, int]:
         """Return the devices of each class: shares by largest remainder, at least one device in each class."""
@@ -243,7 +271,10 @@ def raw_scenario(name: str) -> dict[str, Any]:
         path = FOLDER / f"{name}.toml"
     else:
         raise ConfigError(f"unknown scenario {name!r}; {nearest(name, builtin())}")
-    return {**_absolute(read_toml(path), path.parent)}
+    raw = {**_absolute(read_toml(path), path.parent)}
+    if str(raw.get("fleet", "")).endswith(".toml"):
+        raw["fleet"] = str((path.parent / raw["fleet"]).resolve())
+    return raw
 
 
 def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenario:
@@ -252,9 +283,16 @@ def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenar
     Raises:
         ConfigError: unknown key, with the nearest valid one, or a value out of range.
     """
+    _read_fleet(raw)
     for change in changes:
         override(raw, change)
+        _read_fleet(raw)  # at once, so that later changes may be about parts of it
     return parse(Scenario, _absolute(raw, Path.cwd()), source)
+
+
+def _read_fleet(raw: dict[str, Any]) -> None:
+    if isinstance(raw.get("fleet"), str):
+        raw["fleet"] = raw_fleet(raw["fleet"])
 
 
 def dump(scenario: Scenario) -> str:

@@ -16,7 +16,7 @@ from simulations.scenario import Scenario
 
 def key_of_local_only(scenario: Scenario, number: int) -> str:
     """Return what the local training of a device depends on: data, who is asked when, its student and the revisit."""
-    kind = scenario.device_classes[scenario.classes_of_devices()[number]]
+    kind = scenario.device_classes[scenario.class_of(number)]
     device = scenario.device.model_dump(include={"revisit", "logit_adjustment", "prior_floor"})
     rounds = [scenario.rounds, scenario.exchange.active]
     return _key("local_only", _data(scenario), number, kind.student, device, rounds)
@@ -39,12 +39,12 @@ def key_of_teacher_only(scenario: Scenario, student: str, architecture: str, tea
     digest = hashlib.sha256()
     for name in sorted(teacher):
         digest.update(name.encode() + teacher[name].numpy().tobytes())
-    students = scenario.students.model_dump(include={"distil", "last", "temperature"})
+    students = scenario.students.model_dump(include={"distil", "last", "temperature", "adaptation"})
     return _key("teacher_only", _data(scenario), student, architecture, digest.hexdigest(), students, scenario.rounds)
 
 
 def _data(scenario: Scenario) -> dict[str, Any]:
-    return scenario.model_dump(include={"task", "seed", "devices", "data", "partition"})
+    return scenario.model_dump(include={"task", "seed", "devices", "data", "partition", "stream"})
 
 
 def _key(kind: str, *parts: Any) -> str:

@@ -9,7 +9,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,8 @@ class Shelf:
     @cached_property
     def partition(self) -> list[Ints]:
         """Rows of `private` by device."""
-        with np.load(self.folder / "partition.npz") as parts:
-            return [parts[str(device)] for device in range(len(parts.files))]
+        rows, ends = (np.load(self.folder / f"partition-{name}.npy") for name in ("rows", "ends"))
+        return np.split(rows, ends[:-1])
 
     @cached_property
     def shared(self) -> bool:
@@ -209,11 +209,18 @@ def open_shelf(folder: Path, scenario: Scenario, files: Mapping[str, Any] | None
         files = split(scenario) if files is None else files
 
         def fill(target: Path) -> None:
-            parts = {name.removeprefix("part-"): rows for name, rows in files.items() if name.startswith("part-")}
-            np.savez(target / "partition.npz", **parts)  # type: ignore[arg-type]
+            parts = [files[f"part-{device}"] for device in range(scenario.devices)]
+            np.save(target / "partition-rows.npy", np.concatenate(parts))
+            np.save(target / "partition-ends.npy", np.cumsum([len(part) for part in parts]))
             for name, array in files.items():
                 if not name.startswith("part-"):
                     np.save(target / f"{name}.npy", array)
 
         write_folder(folder, fill)
+    return Shelf(folder)
+
+
+@lru_cache(maxsize=4)
+def kept_shelf(folder: Path) -> Shelf:
+    """Return the filled shelf in `folder`, the same for all devices that this process computes."""
     return Shelf(folder)

@@ -32,7 +32,11 @@ def told(scenario: Scenario, out: Path) -> dict[str, Found]:
     """
     if not scenario.telemetry:
         return {}
-    summary: Summary = read(out / FILE)
+    return newest(scenario, read(out / FILE))
+
+
+def newest(scenario: Scenario, summary: Summary) -> dict[str, Found]:
+    """Return, by device class, what a summary knows of the newest release with the very student of the scenario."""
     task = load_task(scenario.task).name
     found = {name: summary.newest(name, task, kind.student) for name, kind in scenario.device_classes.items()}
     return {name: one for name, one in found.items() if one is not None}

@@ -13,6 +13,8 @@ from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
 from server.delivery.summary import read as read_telemetry
+from server.release import aware
+from simulations.fleet.run import check as check_fleet
 from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
 
@@ -22,7 +24,7 @@ def validate(scenario: Scenario) -> None:
 
     Raises:
         ConfigError: one of them does not exist or suit the task, an architecture does not return logits for the
-            task's images, or the telemetry can't be read.
+            task's images, the telemetry can't be read, or the fleet can't compute the students.
     """
     task = load_task(scenario.task)
     encodings = {scenario.exchange.uplink, scenario.exchange.downlink}
@@ -30,6 +32,8 @@ def validate(scenario: Scenario) -> None:
         encodings |= {kind.uplink, kind.downlink} - {""}
     for encoding in sorted(encodings):
         codec(encoding, task.classes)
+    if scenario.students.quantization_aware is not None and not aware.available():
+        raise ConfigError("students.quantization_aware needs torchao: install the extra server on x86-64, or unset it")
     if scenario.telemetry:
         read_telemetry(Path(scenario.telemetry))
     resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})
@@ -46,6 +50,7 @@ def validate(scenario: Scenario) -> None:
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
         _check_logits(place, name, model, task.input_shape, task.classes)
+    check_fleet(scenario)
 
 
 def _check_logits(place: str, name: str, model: object, input_shape: tuple[int, int, int], classes: int) -> None:

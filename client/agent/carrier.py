@@ -22,8 +22,10 @@ from client.home import PAUSED, DeviceConfig, Home
 from client.learner import DeviceData, Learner
 from client.learners import learner
 from client.limits import Gate, read_limits
+from client.parcels import Parcels
 from client.states import has_state
 from client.timekeeping import local_time
+from client.updates.delivery import Access
 from fedstill import packet
 from fedstill.errors import ConfigError, DataError, FedstillError, ReleaseError
 from fedstill.files import write_atomic
@@ -166,18 +168,25 @@ class Carrier:
 
     def _backbone(self, plan: ClassPlan, task: Task) -> Backbone:
         """Load the class's backbone, which must be the run's, byte for byte."""
-        if not self._config.backbone:
-            raise DataError(f"{self._home.config_path}: no backbone; give its path as 'backbone'")
+        path = self._file("backbone", self._config.backbone, plan.backbone or "")
         try:
-            return open_backbone(Path(self._config.backbone), plan.backbone or "", task)
+            return open_backbone(path, plan.backbone or "", task)
         except ReleaseError as error:
             raise DataError(str(error)) from error
 
+    def _file(self, kind: str, given: str, sha256: str) -> Path:
+        """Return where a file is that the run needs: where the device's owner says, or else a parcel."""
+        if given:
+            return Path(given)
+        if not self._config.delivery:
+            raise DataError(f"{self._home.config_path}: no {kind}; give its path as {kind!r}")
+        access = Access(self._config.delivery, ca=self._home.authority)
+        device = f"device-{self._config.number}"
+        return Parcels(self._home.parcels, self._home.root, access, device).path(kind, sha256)
+
     def _proxy(self, plan: DevicePlan) -> Images:
         """Map the proxy set, which must be the run's, byte for byte."""
-        if not self._config.proxy:
-            raise DataError(f"{self._home.config_path}: no proxy set; give its path as 'proxy'")
-        path = Path(self._config.proxy)
+        path = self._file("proxy", self._config.proxy, plan.proxy_digest)
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]

@@ -2,7 +2,8 @@
 
 Reads one JSON object per line from standard input and answers each with one on what was standard output:
 
-    load     model, normalization, threads      the runtime's version
+    ready                                       the runtime's version
+    load     model, normalization, threads      nothing
     single   images, warm_up, repeats, seconds  milliseconds of predictions of one image at a time
     batch    images, batch, seconds             samples predicted and the seconds that they took
     predict  images, out, batch                 nothing; the logits `[samples, classes]` lie in `out`
@@ -38,10 +39,13 @@ class _Scaling(NamedTuple):
 
 
 class _Bench:
+    def ready(self) -> dict[str, Any]:
+        return {"onnxruntime": ort.__version__}
+
     def load(self, model: str, normalization: dict[str, Any], threads: int) -> dict[str, Any]:
         self._model = session(Path(model).read_bytes(), threads)
         self._how, self._name = _Scaling(**normalization), self._model.get_inputs()[0].name
-        return {"onnxruntime": ort.__version__}
+        return {}
 
     def single(self, images: str, warm_up: int, repeats: int, seconds: float) -> dict[str, Any]:
         rows = np.load(images)
@@ -89,6 +93,7 @@ def main() -> None:
         os.dup2(2, 1)  # what the runtime prints is no answer
         bench = _Bench()
         calls: dict[str, Callable[..., dict[str, Any]]] = {
+            "ready": bench.ready,
             "load": bench.load,
             "single": bench.single,
             "batch": bench.batch,

@@ -9,7 +9,7 @@ from typing import Any
 import client.probe as probe
 from client.evaluate import energy
 from client.evaluate.labelled import labelled
-from client.evaluate.measure import Cost, Effort, Knowledge, Model, cost, knowledge
+from client.evaluate.measure import Cost, Effort, Knowledge, Model, measure
 from fedstill.errors import ReleaseError
 from fedstill.release.manifest import Manifest
 from fedstill.release.selftest import self_test
@@ -109,14 +109,13 @@ def evaluate(
         try:
             tell(f"{name}: self-test and benchmark")
             self_test(folder, manifest, name)
-            found = cost(model, effort, meter)
-            if samples is not None:
-                tell(f"{name}: {len(samples.labels)} labelled samples, clean and disturbed")
-                known[name] = knowledge(model, samples.images, samples.labels, seed)
+            found, own = measure(model, effort, meter, samples, seed)
         except ReleaseError as error:
             if name == manifest.artifact:
                 raise
             tell(f"left out: {error}")  # as on a device, which then never chooses it
             continue
         costs[name] = found
+        if own is not None:
+            known[name] = own
     return Evaluated(manifest, probe.look(), costs, known, source, seed, reason)

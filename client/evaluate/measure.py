@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.data import Labelled
 from client.evaluate.energy import Meter
 from client.evaluate.model import Bench
 from fedstill.disturb import DISTURBANCES, disturbed
@@ -86,6 +87,7 @@ class Cost:
     Attributes:
         bytes: of its file.
         peak_rss_bytes: of a fresh process that loaded it and predicted single images, interpreter and runtime included.
+        model_rss_bytes: what of that came with the model.
         latency_ms: by threads: one, and all that this process may use.
         threads: that is all of them.
         samples_per_second: in batches, with all threads.
@@ -95,6 +97,7 @@ class Cost:
 
     bytes: int
     peak_rss_bytes: int
+    model_rss_bytes: int
     latency_ms: Mapping[str, Latency]
     threads: int
     samples_per_second: float
@@ -119,23 +122,33 @@ class Knowledge:
     disturbed: Mapping[str, Mapping[str, float]]
 
 
-def cost(model: Model, effort: Effort, meter: Meter | None) -> Cost:
-    """Measure what a model costs, in processes of its own.
+def measure(
+    model: Model, effort: Effort, meter: Meter | None, samples: Labelled | None, seed: int = 0
+) -> tuple[Cost, Knowledge | None]:
+    """Measure what a model costs, and what it knows where there are labelled samples, in processes of its own.
+
+    Args:
+        model: the model.
+        effort: how long it takes.
+        meter: of energy; None: this machine has none.
+        samples: labelled images, at least one; None: there are none.
+        seed: of the disturbances.
 
     Raises:
-        ReleaseError: it can't be loaded, crashed or hung.
+        ReleaseError: it can't be loaded, crashed, hung, or answers something other than logits.
         OSError: the sensor can't be read any more.
     """
     most = len(os.sched_getaffinity(0))
     with Bench(model.path, model.how, model.classes, 1) as bench:
         one = _latency(bench, model.images, effort)
-        peak, version = bench.peak_rss, bench.onnxruntime
+        peak, own, version = bench.peak_rss, bench.peak_rss - bench.empty_rss, bench.onnxruntime
         power = None if meter is None else _power(bench, model.images, effort.seconds, meter)
     with Bench(model.path, model.how, model.classes, most) as bench:
         every = one if most == 1 else _latency(bench, model.images, effort)
-        samples, seconds = bench.batches(model.images, effort.batch, effort.seconds)
+        count, seconds = bench.batches(model.images, effort.batch, effort.seconds)
+        known = None if samples is None else _knowledge(bench, samples, seed)
     latencies = {"1": one, str(most): every}
-    return Cost(model.path.stat().st_size, peak, latencies, most, samples / seconds, power, version)
+    return Cost(model.path.stat().st_size, peak, own, latencies, most, count / seconds, power, version), known
 
 
 def _latency(bench: Bench, images: Images, effort: Effort) -> Latency:
@@ -166,28 +179,16 @@ def _power(bench: Bench, images: Images, seconds: float, meter: Meter) -> Power:
     return Power(meter.name, meter.covers, idle, busy / taken["busy"], millijoules)
 
 
-def knowledge(model: Model, images: Images, labels: Ints, seed: int) -> Knowledge:
-    """Measure what a model knows of labelled images.
+def _knowledge(bench: Bench, samples: Labelled, seed: int) -> Knowledge:
+    rows = np.unique(np.linspace(0, len(samples.labels) - 1, min(DISTURBED, len(samples.labels))).astype(np.int64))
+    part, own = np.array(samples.images[rows]), samples.labels[rows]
 
-    Args:
-        model: the model.
-        images: uint8 `[samples, channels, height, width]`, at least one.
-        labels: their classes `[samples]`.
-        seed: of the disturbances.
+    def accuracy(shown: Images, classes: Ints) -> float:
+        return float((bench.predict(shown).argmax(axis=1) == classes).mean())
 
-    Raises:
-        ReleaseError: it can't be loaded, crashed, hung, or answers something other than logits.
-    """
-    rows = np.unique(np.linspace(0, len(labels) - 1, min(DISTURBED, len(labels))).round().astype(np.int64))
-    part, own = np.array(images[rows]), labels[rows]
-    with Bench(model.path, model.how, model.classes, len(os.sched_getaffinity(0))) as bench:
-
-        def accuracy(shown: Images, classes: Ints) -> float:
-            return float((bench.predict(shown).argmax(axis=1) == classes).mean())
-
-        whole, clean = accuracy(images, labels), accuracy(part, own)
-        found = {
-            name: {"0": clean, **{f"{level:g}": accuracy(disturbed(part, name, level, seed), own) for level in levels}}
-            for name, (_, levels) in DISTURBANCES.items()
-        }
-    return Knowledge(len(labels), whole, len(rows), found)
+    clean = accuracy(part, own)
+    found = {
+        name: {"0": clean, **{f"{level:g}": accuracy(disturbed(part, name, level, seed), own) for level in levels}}
+        for name, (_, levels) in DISTURBANCES.items()
+    }
+    return Knowledge(len(samples.labels), accuracy(samples.images, samples.labels), len(rows), found)

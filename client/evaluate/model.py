@@ -35,6 +35,10 @@ class Bench:
         classes: number of logits that it must answer.
         threads: that the runtime may use.
 
+    Attributes:
+        onnxruntime: version of the runtime.
+        empty_rss: peak resident bytes before the model was loaded.
+
     Raises:
         ReleaseError: the model can't be loaded.
     """
@@ -55,8 +59,9 @@ class Bench:
         )
         self._hung = False
         try:
-            told = self._ask(START, do="load", model=str(model), normalization=how.model_dump(), threads=threads)
-            self.onnxruntime = str(told.get("onnxruntime"))
+            self.onnxruntime = str(self._ask(START, do="ready")["onnxruntime"])
+            self.empty_rss = self.peak_rss
+            self._ask(START, do="load", model=str(model), normalization=how.model_dump(), threads=threads)
         except BaseException:
             self.close()
             raise

@@ -37,7 +37,7 @@ def _costs(found: Evaluated) -> Table:
         table.add_row(title, *(cell(cost) for cost in costs))
 
     row("size, kB", lambda cost: f"{cost.bytes / 1e3:,.1f}")
-    row("peak RSS, MB", lambda cost: f"{cost.peak_rss_bytes / 1e6:.1f}")
+    row("peak RSS, MB (of the model)", lambda c: f"{c.peak_rss_bytes / 1e6:.1f} ({c.model_rss_bytes / 1e6:.1f})")
     for threads in dict.fromkeys(("1", str(costs[0].threads))):
         for part in PERCENTILES:
             title = f"latency p{part}, {threads} thread{'' if threads == '1' else 's'}, ms"

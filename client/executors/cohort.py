@@ -5,7 +5,7 @@ different students don't batch well on a CPU: a measurement of their architectur
 other. Chunks are spread over worker processes like single devices.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from client.device import Begun, Device
 from client.executors.chunks import best_chunk
-from client.executors.interface import Fleet, attempt, log
+from client.executors.interface import Fleet, attempt, log, nobody
 from fedstill.cohorts import Cohort
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
@@ -25,7 +25,7 @@ from fedstill.failures import told
 from fedstill.learning import Lesson
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import Images
-from fedstill.workers import ordered
+from fedstill.workers import unordered
 
 LARGE = 1 << 20  # bytes of images from which on a copy for each device would count
 
@@ -60,7 +60,9 @@ class Cohorts:
         self._workers = workers if settings.device == "cpu" else 1
         self._settings = settings
 
-    def answer(self, fleet: Fleet, requests: Mapping[int, bytes]) -> dict[int, DeviceAnswer]:
+    def answer(
+        self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
+    ) -> dict[int, DeviceAnswer]:
         """Return the answers by device, ascending."""
         students: dict[str, list[int]] = {}
         for number in requests:
@@ -72,8 +74,10 @@ class Cohorts:
         chunks.sort(key=len, reverse=True)
         calls = [(fleet, {number: requests[number] for number in chunk}, self._settings) for chunk in chunks]
         answers: dict[int, DeviceAnswer] = {}
-        for part in ordered(answer_chunk, calls, self._workers):
+        for _, part in unordered(answer_chunk, calls, self._workers):
             answers |= part
+            for _ in part:
+                told()
         return dict(sorted(answers.items()))
 
     def _chunk(self, fleet: Fleet, numbers: Sequence[int]) -> int:

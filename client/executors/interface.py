@@ -1,7 +1,7 @@
 """What an executor is given and what it returns, and how a failing device is told."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from client.device import Device
@@ -29,10 +29,16 @@ class Fleet(Protocol):
         """Return what leaves the host when a device gives this answer."""
 
 
+def nobody() -> None:
+    """Hear that a device has answered, and do nothing."""
+
+
 class Executor(Protocol):
     """Computes a host's devices."""
 
-    def answer(self, fleet: Fleet, requests: Mapping[int, bytes]) -> dict[int, DeviceAnswer]:
+    def answer(
+        self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
+    ) -> dict[int, DeviceAnswer]:
         """Return the answer of each device that is asked, by device.
 
         A device that fails is named in a refusal with its round, stage and batch, and the others answer all the same.
@@ -40,6 +46,7 @@ class Executor(Protocol):
         Args:
             fleet: the devices.
             requests: serialized requests by device, in the order in which to begin them.
+            told: called in this process once for each device that has answered.
 
         Raises:
             FedstillError: what is wrong is wrong for all devices, such as the configuration.

@@ -4,11 +4,11 @@ A worker makes the devices that it computes from the fleet's folder; proxy and t
 process holds a copy of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from client.executors.interface import Fleet, attempt
+from client.executors.interface import Fleet, attempt, nobody
 from fedstill.rounds import DeviceAnswer
-from fedstill.workers import ordered
+from fedstill.workers import unordered
 
 
 class Processes:
@@ -21,8 +21,14 @@ class Processes:
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
-    def answer(self, fleet: Fleet, requests: Mapping[int, bytes]) -> dict[int, DeviceAnswer]:
+    def answer(
+        self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
+    ) -> dict[int, DeviceAnswer]:
         """Return the answers by device, ascending."""
-        calls = [(fleet, number, request) for number, request in requests.items()]
-        answers = ordered(attempt, calls, self._workers)
-        return dict(sorted(zip(requests, answers, strict=True)))
+        numbers = list(requests)
+        calls = ((fleet, number, request) for number, request in requests.items())
+        answers: dict[int, DeviceAnswer] = {}
+        for place, answer in unordered(attempt, calls, self._workers):
+            answers[numbers[place]] = answer
+            told()
+        return dict(sorted(answers.items()))

@@ -1,8 +1,8 @@
 """One device after the other in this process: the reference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from client.executors.interface import Fleet, attempt
+from client.executors.interface import Fleet, attempt, nobody
 from fedstill.rounds import DeviceAnswer
 from fedstill.workers import use_one_thread
 
@@ -10,7 +10,13 @@ from fedstill.workers import use_one_thread
 class Sequential:
     """Computes devices one by one, here."""
 
-    def answer(self, fleet: Fleet, requests: Mapping[int, bytes]) -> dict[int, DeviceAnswer]:
+    def answer(
+        self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
+    ) -> dict[int, DeviceAnswer]:
         """Return the answers by device, ascending."""
         use_one_thread()
-        return {number: attempt(fleet, number, requests[number]) for number in sorted(requests)}
+        answers = {}
+        for number in sorted(requests):
+            answers[number] = attempt(fleet, number, requests[number])
+            told()
+        return answers

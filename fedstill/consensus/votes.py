@@ -54,6 +54,13 @@ class Votes:
     reputation: Floats | None = None
 
     @staticmethod
+    def none(samples: int, classes: int) -> "Votes":
+        """Return the votes of nobody about so many samples."""
+        nobody = np.zeros((0, samples), dtype=np.float32)
+        rows = np.zeros((0, samples, classes), dtype=np.float32)
+        return Votes(rows, nobody.astype(np.bool_), nobody, np.zeros((0, classes), dtype=np.float32))
+
+    @staticmethod
     def stack(
         ids: Ints,
         votes: Mapping[int, SoftLabels],
@@ -110,6 +117,11 @@ class Consensus:
     labels: Floats
     covered: Bools
     reputation: Floats | None = None
+
+    @staticmethod
+    def none(samples: int, classes: int) -> "Consensus":
+        """Return that of nobody about so many samples."""
+        return Consensus(np.zeros((samples, classes), dtype=np.float32), np.zeros(samples, dtype=np.bool_))
 
 
 Rule = Callable[[Votes], Consensus]

@@ -98,6 +98,10 @@ class RoundPolicy:
         """Return how many of `devices` a round asks."""
         return min(self.active, devices) if self.active else devices
 
+    def needed(self, devices: int) -> int:
+        """Return how many answers a round of a run with `devices` needs."""
+        return max(1, math.ceil(self.quorum * self.asked(devices)))
+
 
 class RoundStrategy(Strategy, Generic[A]):
     """Exchange packets with whatever hosts the grid has, a message each way per host and round.
@@ -127,7 +131,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self.traffic = Traffic()
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
-        self._asked: list[int] = []
+        self._asked: list[int] | None = None
         self._failed_queries = 0
 
     def summary(self) -> None:
@@ -169,12 +173,10 @@ class RoundStrategy(Strategy, Generic[A]):
         """Return one message per host with the requests of its devices."""
         self._discover(grid)
         reached = sorted(device for devices in self._hosts.values() for device in devices)
-        count = self.policy.asked(len(reached))
-        # Without a draw, a device whose host is gone is asked in vain: its absence is told.
-        self._asked = participants(self.policy.seed, server_round, reached, count) if self.policy.active else []
-        asked = set(self._asked)
+        self._asked = self._choose(server_round, reached)
+        asked = None if self._asked is None else set(self._asked)
         for node, devices in sorted(self._hosts.items()):
-            own = [device for device in devices if device in asked] if self.policy.active else devices
+            own = devices if asked is None else [device for device in devices if device in asked]
             if not own:
                 continue
             requests = {device: self._exchange.request(device, server_round) for device in own}
@@ -196,27 +198,30 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
                 continue
             self._take(server_round, reply, votes, metrics, refused)
-        awaited = self._asked if self.policy.active else self.device_classes
+        awaited = self.device_classes if self._asked is None else self._asked
         missing = [device for device in awaited if device not in votes and device not in refused]
         refused.update(dict.fromkeys(missing, "no answer"))
         for device, reason in sorted(refused.items()):
             log.warning("round %d: device %d: %s", server_round, device, reason)
-        expected = self.policy.asked(self.policy.expected or len(self.device_classes))
-        needed = max(1, math.ceil(self.policy.quorum * expected))
-        if len(votes) < needed:
+        round_replies = self._settle(
+            RoundReplies(
+                round_number=server_round,
+                ids=self._exchange.ids(server_round),
+                votes=dict(sorted(votes.items())) if isinstance(votes, dict) else votes,
+                metrics=dict(sorted(metrics.items())),
+                refused=refused,
+                device_classes=self.device_classes,
+            )
+        )
+        devices = self.policy.expected or len(self.device_classes)
+        expected, needed = self.policy.asked(devices), self.policy.needed(devices)
+        if round_replies.answers < needed:
             raise QuorumError(
-                f"round {server_round}: {len(votes)} usable answers from {expected} devices, the quorum is {needed}"
+                f"round {server_round}: {round_replies.answers} usable answers from {expected} devices, the quorum is"
+                f" {needed}"
                 + (f"; first refusal: {next(iter(sorted(refused.items())))[1]}" if refused else "")
                 + "; check the devices, then continue with --resume"
             )
-        round_replies = RoundReplies(
-            round_number=server_round,
-            ids=self._exchange.ids(server_round),
-            votes=dict(sorted(votes.items())) if isinstance(votes, dict) else votes,
-            metrics=dict(sorted(metrics.items())),
-            refused=refused,
-            device_classes=self.device_classes,
-        )
         concluded = self.conclude(round_replies)
         return None, MetricRecord({key: float(value) for key, value in concluded.items()})
 
@@ -229,6 +234,23 @@ class RoundStrategy(Strategy, Generic[A]):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return nothing, as nothing was asked."""
         return None
+
+    def _choose(self, round_number: int, reached: list[int]) -> list[int] | None:
+        """Return the devices that a round asks; None: all known ones.
+
+        Without a draw, a device whose host is gone is asked in vain: its absence is told.
+
+        Args:
+            round_number: the round.
+            reached: devices whose host is there, ascending.
+        """
+        if not self.policy.active:
+            return None
+        return participants(self.policy.seed, round_number, reached, self.policy.asked(len(reached)))
+
+    def _settle(self, replies: RoundReplies[A]) -> RoundReplies[A]:
+        """Return what of a round's replies the round may use: here all that came."""
+        return replies
 
     def _take(
         self,

@@ -45,7 +45,8 @@ class Layer(nn.Module):
 
     def _by_head(self, features: Tensor) -> Tensor:
         """Return `[batch, heads, places, width / heads]` of `[batch, places, width]`."""
-        return features.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        batch, places, width = features.shape
+        return features.reshape(batch, places, self.heads, width // self.heads).transpose(1, 2)
 
 
 class TextTransformer(nn.Module):

@@ -13,6 +13,7 @@ from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from fedstill.errors import ReleaseError
 from fedstill.release.manifest import MANIFEST, read_manifest
+from fedstill.release.parcel import is_parcel
 from fedstill.release.trust import Trust, decode
 from fedstill.release.verify import NAME, SNAPSHOT, TARGETS, TIMESTAMP, content_digest, verify_metadata
 from server.release.store import Store, root_file
@@ -31,8 +32,8 @@ class Offer:
         targets: content of its `targets.json`.
         files: length and SHA-256 of each file that devices may fetch.
         expires: when its first signature does, or the root.
-        task: what its models do.
-        student: architecture of its models.
+        task: what its models do; empty for a parcel.
+        student: architecture of its models; empty for a parcel.
     """
 
     timestamp: bytes
@@ -130,8 +131,8 @@ def _offer(store: Store, trust: Trust, name: str, version: int, known: Offer | N
     signed = verify_metadata(trust, timestamp, snapshot, targets, None)
     if (signed.device_class, signed.version) != (name, version):
         raise ReleaseError(f"holds {signed.device_class} version {signed.version}")
-    content = _read(store, f"{place}/{MANIFEST}")
-    if signed.files.get(MANIFEST) != content_digest(content):
+    content = b"" if is_parcel(signed) else _read(store, f"{place}/{MANIFEST}")
+    if not is_parcel(signed) and signed.files.get(MANIFEST) != content_digest(content):
         raise ReleaseError(f"{MANIFEST}: not the file that was signed")
     ends = [
         trust.root.signed.expires,
@@ -139,6 +140,8 @@ def _offer(store: Store, trust: Trust, name: str, version: int, known: Offer | N
         decode(Snapshot, snapshot, SNAPSHOT).signed.expires,
         decode(Targets, targets, TARGETS).signed.expires,
     ]
+    if is_parcel(signed):
+        return Offer(timestamp, snapshot, targets, signed.files, min(ends), task="", student="")
     manifest = read_manifest(content)
     return Offer(timestamp, snapshot, targets, signed.files, min(ends), manifest.task, manifest.student)
 

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import secrets
+import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,10 @@ from server.delivery.logs import begin_log
 from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome, default_home
-from server.deployment.programs import programs
+from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
+from server.release.keys import ROOT, open_keys
 from server.release.keys import default_folder as default_keys
 
 Folder = Annotated[
@@ -31,6 +33,7 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
+CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -47,6 +50,16 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
+        return False
+
+
+def _listens(address: str) -> bool:
+    """Return whether something takes connections at an address, host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return True
+    except OSError:
         return False
 
 
@@ -70,6 +83,7 @@ def init(
     public_port: Annotated[int, typer.Option(help="Port of the proxy before it; 0: none.")] = 0,
     enrolment_listen: Annotated[str, typer.Option(help="Address that the enrolment service listens on.")] = "0.0.0.0",
     enrolment_port: Annotated[int, typer.Option(help="Port of the enrolment service.")] = 8001,
+    delivery_port: Annotated[int, typer.Option(help="Port of the delivery service.")] = 8002,
 ) -> None:
     """Make a server: an authority, certificates, keys and configuration."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host) is None and not _is_ipv6(host):
@@ -84,19 +98,24 @@ def init(
         public_port=public_port,
         enrolment_listen=enrolment_listen,
         enrolment_port=enrolment_port,
+        delivery_port=delivery_port,
     )
+    root = open_keys(default_keys()).trust.content
     try:
         own.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         own.folder.chmod(0o700)  # an empty one may have been there; databases come into it
         names = dict.fromkeys([host, *([] if listen in ("0.0.0.0", "::") else [listen])])
         make_certificates(own.folder, tuple(names))
+        (own / "store").mkdir()
+        write_atomic(own / ROOT, root)
         write_private(own / "superexec.secret", secrets.token_hex(SECRET_BYTES).encode())
         # Last: a folder without it is no server yet.
         write_atomic(own / "server.toml", tomli_w.dumps(config.model_dump()).encode())
     except OSError as error:
         raise ConfigError(f"{own.folder}: {error.strerror}; give another --home") from error
     _say(f"made: {own.folder}")
-    _say(f"devices reach the SuperLink at {config.superlink}, enrolment at {config.enrolment}")
+    places = f"the SuperLink at {config.superlink}, enrolment at {config.enrolment}, delivery at {config.delivery}"
+    _say(f"devices reach {places}")
     if listen not in ("127.0.0.1", "::1", "localhost"):
         _say(
             f"warning: on {listen}:{port} the control API is as open as the devices' own: who reaches it can start "
@@ -105,9 +124,16 @@ def init(
     _say("next: fedstill server start")
 
 
-def start(home: Folder = None) -> None:
-    """Run SuperLink, superexec and enrolment service until Ctrl-C; what ends is started again."""
+def start(
+    home: Folder = None,
+    only: Annotated[
+        str, typer.Option(help="Be only this one: superlink, superexec, enrolment or delivery; for a container.")
+    ] = "",
+) -> None:
+    """Run SuperLink, superexec, enrolment and delivery service until Ctrl-C; what ends is started again."""
     own = _home(home)
+    if only:
+        become(own, only)
     wanted = programs(own)
     begin_log(as_json=own.config().json_logs)
     with sole(own / "run" / "server.lock", f"the server in {own.folder}"):
@@ -178,9 +204,10 @@ def run(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    own.config()
+    config = own.config()
     members = Registry(own / "fleet.db").members()
-    up = holder(own / "run" / "server.lock") is not None
+    # In containers nobody holds the lock: each process has one of its own.
+    up = holder(own / "run" / "server.lock") is not None or _listens(config.control)
     control = Control(own)
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")

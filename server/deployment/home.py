@@ -7,6 +7,9 @@ server.crt          its certificate, and the authority's after it
 superexec.secret    what the SuperLink knows its superexec by, mode 0600
 superlink.db        Flower's state
 fleet.db            devices and tokens
+root.json           the root that devices are told to trust
+store/              what devices fetch: signed proxy sets and backbones
+delivery/           the delivery service's state
 bundle/             the app that a run sends: a configuration without code
 run/, logs/, flwr/  processes, what they said, Flower's own folder
 runs/               run folders
@@ -48,6 +51,11 @@ class ServerConfig(Settings):
     json_logs: bool = False
     """Whether the supervisor and the enrolment service log a JSON object per line."""
 
+    delivery_listen: str = "0.0.0.0"
+    """Address that the delivery service listens on."""
+    delivery_port: int = Field(default=8002, gt=0, lt=65536)
+    """Port of the delivery service, from which devices fetch proxy set and backbones."""
+
     @property
     def superlink(self) -> str:
         """Where devices reach the SuperLink, host:port."""
@@ -57,6 +65,11 @@ class ServerConfig(Settings):
     def enrolment(self) -> str:
         """Where devices reach the enrolment service, host:port."""
         return _at(self.host, self.enrolment_port)
+
+    @property
+    def delivery(self) -> str:
+        """Where devices reach the delivery service, host:port."""
+        return _at(self.host, self.delivery_port)
 
     @property
     def control(self) -> str:

@@ -25,7 +25,7 @@ from server.delivery.logs import log_as_json
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
 
-PROGRAMS = ("superlink", "superexec", "enrolment")
+PROGRAMS = ("superlink", "superexec", "enrolment", "delivery")
 
 
 class Fleet(Collector):

@@ -1,10 +1,15 @@
-"""The server's processes: Flower's SuperLink, the superexec that starts ServerApps, and the enrolment service.
+"""The server's processes: SuperLink, the superexec that starts ServerApps, enrolment service and delivery service.
 
 The superexec is a process of its own: a run then survives the SuperLink's death, which it does not inside it.
 """
 
+import os
+import sysconfig
+from typing import NoReturn
+
+from fedstill.errors import ConfigError
 from fedstill.processes import Program, module, script
-from server.deployment.home import ServerHome
+from server.deployment.home import ServerConfig, ServerHome
 
 
 def programs(home: ServerHome) -> list[Program]:
@@ -36,5 +41,36 @@ def programs(home: ServerHome) -> list[Program]:
         Program("superlink", superlink, env=quiet),
         Program("superexec", superexec, env=quiet),
         Program("enrolment", module("server.enrolment", str(home.folder))),
+        Program("delivery", _delivery(home, config)),
         *([metrics] if config.metrics_port else []),
     ]
+
+
+def become(home: ServerHome, name: str) -> NoReturn:
+    """Turn this process into one of them: where each has a container, the container's engine keeps it running.
+
+    Raises:
+        ConfigError: there is none of that name, or it can't be started.
+    """
+    known = {program.name: program for program in programs(home)}
+    if name not in known:
+        raise ConfigError(f"--only {name}: no such process; there are {', '.join(known)}")
+    search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {**os.environ, "PATH": search, "PYTHONUNBUFFERED": "1", **known[name].env}
+    try:
+        os.chdir(home.folder)
+        os.execve(known[name].command[0], list(known[name].command), environment)
+    except OSError as error:
+        raise ConfigError(f"{name} can't be started: {error}") from error
+
+
+def _delivery(home: ServerHome, config: ServerConfig) -> list[str]:
+    host = f"[{config.delivery_listen}]" if ":" in config.delivery_listen else config.delivery_listen
+    return module(
+        "fedstill.cli",
+        *("server", "deliver", str(home / "store")),
+        *("--address", f"{host}:{config.delivery_port}"),
+        *("--cert", str(home / "server.crt")),
+        *("--key", str(home / "server.key")),
+        *("--state", str(home / "delivery")),
+    )

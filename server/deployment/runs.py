@@ -18,9 +18,12 @@ from fedstill.plan import RUN_NAME
 from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
 from server.deployment.home import NEWEST_RUN, ServerHome
+from server.release.keys import open_keys
+from server.release.parcels import publish_parcel
 
 PREPARE = "simulations.deployed:prepare"
 RUN_CONFIG = "simulations.deployed:run_config"
+PARCELS = "simulations.deployed:parcels"
 HOST = "client.shim:build"
 RECORD, ROUNDS, SUMMARY = "run.json", "rounds.jsonl", "summary.json"
 POLL = 1.0
@@ -101,6 +104,9 @@ class Runs:
         """
         record = read_record(out)
         write_json(out / RECORD, Record(record.run, self.keys, owners).content())
+        store, keys = str(self.home / "store"), open_keys(self.keys)
+        for kind, path in load_object(PARCELS)(out):
+            publish_parcel(path, kind, store, keys)
         config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": record.run}
         write_atomic(self.home / NEWEST_RUN, str(out).encode())
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)

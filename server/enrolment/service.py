@@ -1,7 +1,8 @@
 """The enrolment service: HTTPS on a port of its own, for devices that hold a token.
 
     GET  /ca.crt      the authority's certificate; a device compares it with the fingerprint in its token
-    POST /v1/enroll   {"token": secret, "public_key": OpenSSH} -> {"number", "device_class", "superlink"}
+    POST /v1/enroll   {"token": secret, "public_key": OpenSSH}
+                      -> {"number", "device_class", "superlink", "delivery", "root"}
 
 It is open to everyone, so: small requests, short timeouts, few at a time, and no answer tells more than what is wrong
 with the request.
@@ -14,6 +15,7 @@ import socket
 import ssl
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,12 +54,14 @@ class Enrolment:
         registry: the fleet.
         nodes: where devices are registered.
         superlink: address that devices are told, host:port.
+        also: what else they are told.
     """
 
-    def __init__(self, registry: Registry, nodes: Nodes, superlink: str) -> None:
+    def __init__(self, registry: Registry, nodes: Nodes, superlink: str, also: Mapping[str, str] | None = None) -> None:
         self._registry = registry
         self._nodes = nodes
         self._superlink = superlink
+        self._also = dict(also or {})
         self._lock = threading.Lock()
 
     def enrol(self, secret: str, public_key: str) -> dict[str, Any]:
@@ -74,7 +78,12 @@ class Enrolment:
                 node = self._nodes.register(key.encode(), f"device-{member.number}")
                 self._registry.registered(member.number, node)
         log.info("device %d of class %s is enrolled", member.number, member.device_class)
-        return {"number": member.number, "device_class": member.device_class, "superlink": self._superlink}
+        return {
+            "number": member.number,
+            "device_class": member.device_class,
+            "superlink": self._superlink,
+            **self._also,
+        }
 
 
 def normal_key(public_key: str) -> str:

@@ -54,9 +54,9 @@ def _prune(graph: onnx.GraphProto) -> None:
             kept.append(node)
             needed.update(node.input)
     values = [tensor for tensor in graph.initializer if tensor.name in needed]
-    for part, those in ((graph.node, kept[::-1]), (graph.initializer, values)):
-        del part[:]
-        part.extend(those)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(values)
 
 
 def _head(proto: onnx.ModelProto, task: Task) -> np.ndarray:

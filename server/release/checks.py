@@ -7,6 +7,8 @@ from server.release.export import TOLERANCE
 
 MAX_DROP = 0.01  # of accuracy, from fp32 to the released format, where the paired 95 % interval excludes 0
 
+MIN_AGREEMENT = 0.95  # of predictions: torch and ONNX Runtime round halves of an int8 step each in their own way
+
 
 @dataclass(frozen=True)
 class Check:
@@ -43,6 +45,11 @@ def equality(difference: float) -> Check:
 def operators(quantized: int, weighted: int, kind: str = "int8") -> Check:
     """Check that every operator with weights holds them in the numbers `kind`."""
     return Check(f"{kind} operators", f"{quantized} of {weighted}", "all, at least 1", 0 < quantized == weighted)
+
+
+def agreement(share: float) -> Check:
+    """Check that an int8 file learned under quantization predicts what torch does with it, but for near ties."""
+    return Check("agreement with torch", f"{100 * share:.1f} %", f"{100 * MIN_AGREEMENT:.0f} %", share >= MIN_AGREEMENT)
 
 
 def suits(unsuited: str) -> Check:

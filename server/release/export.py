@@ -42,21 +42,25 @@ def export(model: nn.Module, task: Task, path: Path) -> None:
     """Write `model` to `path` as ONNX that takes and returns float32 with a dynamic batch dimension.
 
     Raises:
-        ExportError: the graph keeps a BatchNormalization or needs a second file.
+        ExportError: the model has an operator that ONNX has not, or the graph keeps a BatchNormalization or needs a
+            second file.
     """
     model.eval()
     example = torch.zeros(2, *task.input_shape)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"{path.name}: this student can't be exported to ONNX: {_reason(error)}") from error
     assert program is not None
     proto = program.model_proto
     strip(proto)
@@ -67,6 +71,13 @@ def export(model: nn.Module, task: Task, path: Path) -> None:
         raise ExportError(f"{path.name}: the exporter put weights outside the file")
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what an error comes from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0]
 
 
 def strip(proto: onnx.ModelProto) -> None:

@@ -1,6 +1,7 @@
 """Signing: a folder with verified models becomes a release, its metadata written from the inside out."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
@@ -38,7 +39,30 @@ def sign_folder(folder: Path, description: Description, parent: Parent, keys: Ke
         raise ReleaseError(f"{folder}: holds other models than those that were verified")
     content = (json.dumps(manifest.model_dump(), indent=2, allow_nan=False) + "\n").encode()
     files[MANIFEST] = content_digest(content)
-    extra = {DEVICE_CLASS: manifest.device_class}
+    metadata = signed_metadata(files, manifest.device_class, version, keys)
+    for name in METADATA:
+        (folder / name).unlink(missing_ok=True)
+    write_atomic(folder / MANIFEST, content)
+    for name in reversed(METADATA):
+        write_atomic(folder / name, metadata[name])
+    return manifest
+
+
+def signed_metadata(
+    files: Mapping[str, tuple[int, str]], device_class: str, version: int, keys: Keys
+) -> dict[str, bytes]:
+    """Return the contents of the metadata files that vouch for files.
+
+    Args:
+        files: length in bytes and SHA-256 by name.
+        device_class: whom they are for.
+        version: of the release.
+        keys: sign it.
+
+    Raises:
+        ConfigError: too few private keys are here.
+    """
+    extra = {DEVICE_CLASS: device_class}
     listed = {name: TargetFile(length, {"sha256": sha256}, name) for name, (length, sha256) in files.items()}
     targets = Metadata(
         Targets(version=version, expires=expiry(CONTENT_DAYS), targets=listed, unrecognized_fields=dict(extra))
@@ -50,12 +74,7 @@ def sign_folder(folder: Path, description: Description, parent: Parent, keys: Ke
     )
     outer = keys.sign(Snapshot.type, snapshot)
     meta_of_snapshot = MetaFile.from_data(version, outer, ["sha256"])
-    last = timestamp(meta_of_snapshot, manifest.device_class, version, keys)
-    for name in METADATA:
-        (folder / name).unlink(missing_ok=True)
-    for name, part in ((MANIFEST, content), (TARGETS, inner), (SNAPSHOT, outer), (TIMESTAMP, last)):
-        write_atomic(folder / name, part)
-    return manifest
+    return {TIMESTAMP: timestamp(meta_of_snapshot, device_class, version, keys), SNAPSHOT: outer, TARGETS: inner}
 
 
 def timestamp(snapshot: MetaFile, device_class: str, version: int, keys: Keys, days: float = TIMESTAMP_DAYS) -> bytes:

@@ -151,8 +151,12 @@ def _known(store: Store, device_class: str, keys: Keys) -> Signed | None:
     raise ReleaseError(f"{store.url}: {device_class}: not of this installation: {reason}")
 
 
-def _check_roots(store: Store, keys: Keys) -> None:
-    """Refuse a store whose devices follow other roots: they would trust nothing in it any more."""
+def check_roots(store: Store, keys: Keys) -> None:
+    """Refuse a store whose devices follow other roots: they would trust nothing in it any more.
+
+    Raises:
+        ReleaseError: it is of another installation.
+    """
     own, there = keys.roots(), store.newest_root()
     if there is not None and own.get(f"{there.version}.root.json") != there.content:
         raise ReleaseError(f"{store.url}: not of this installation: its root version {there.version} is another one")
@@ -173,7 +177,7 @@ def publish(folder: Path, url: str, keys: Keys) -> Signed:
     """
     manifest, signed = verify_folder(folder, keys.trust, datetime.now(UTC))
     store = Store(url)
-    _check_roots(store, keys)
+    check_roots(store, keys)
     before = _known(store, signed.device_class, keys)
     if before is not None and (
         signed.version <= before.version or signed.timestamp_version <= before.timestamp_version

@@ -33,6 +33,7 @@ from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task, load_task
 from server.release import checks
 from server.release.arena import activation_bytes
+from server.release.aware import AWARE, Awareness, distil_aware
 from server.release.c_code.check import compile_and_run, compiler
 from server.release.c_code.write import HEADER, SELF_TEST, SOURCE
 from server.release.c_code.write import write as write_c
@@ -79,6 +80,8 @@ class Released:
         description: its manifest without version and parent; None: there is no self-test to put into it.
         format: name of the released file's numeric format.
         formats: what was measured of each format, for a class whose format is found so.
+        accuracy_calibrated: of the int8 file that calibration alone gave, where the released one was learned under
+            quantization instead.
     """
 
     parameters: int
@@ -100,6 +103,7 @@ class Released:
     description: Description | None
     format: NumericFormat = "static-int8"
     formats: tuple[Candidate, ...] = ()
+    accuracy_calibrated: float | None = None
 
     @property
     def artifact(self) -> str:
@@ -123,6 +127,7 @@ def release(
     budget: Budget,
     devices_ms: float | None = None,
     wanted: FormatChoice = "static-int8",
+    aware: Awareness | None = None,
 ) -> Released:
     """Export, quantize, measure and check a class student; its models lie in `folder` whatever the checks say.
 
@@ -138,6 +143,8 @@ def release(
         devices_ms: milliseconds of one sample that the class's own devices measured with this architecture; None:
             they have measured nothing yet.
         wanted: the numeric format of the class, or how it is found.
+        aware: what the student learns from under quantization, should static int8 lose more than the gate allows;
+            None: it then is refused.
 
     Raises:
         ExportError: the student can't be exported at all.
@@ -153,11 +160,20 @@ def release(
     if wanted == "measured":
         tried = candidates(fp32, task, calibration, test, before, budget)
         wanted = best(tried)
+    special: list[Check] = []
     proto, kind, unsuited = _converted(FORMATS[wanted], fp32, folder, task, calibration)
+    if unsuited:
+        special = [checks.suits(unsuited)]
     file = folder / _file_of(kind.name)
+    after = logits(file.read_bytes(), task, images).argmax(axis=1)
+    calibrated: float | None = None
+    if aware is not None and kind.name == "static-int8" and not _drop(before, after, labels).passed:
+        calibrated = float((after == labels).mean())
+        proto, agreement = distil_aware(model, file, task, student, aware, calibration)
+        kind, special = AWARE, [*special, checks.agreement(agreement)]
+        after = logits(file.read_bytes(), task, images).argmax(axis=1)
     content = file.read_bytes()
     held = weight_kinds(proto)
-    after = logits(content, task, images).argmax(axis=1)
     confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
     np.add.at(confusion, (labels, after), 1)
     vectors = calibration[clear_samples(logits(content, task, calibration))]
@@ -188,17 +204,18 @@ def release(
         "robustness": _robustness(content, task, test),
         "c_code": sources,
         "format": kind.name,
+        "accuracy_calibrated": calibrated,
     }
     found = [
         checks.equality(difference),
         checks.operators(held[kind.weights], held.total(), kind.weights),
         checks.runs(failure),
-        checks.accuracy(*accuracies, interval),
+        _drop(before, after, labels),
         checks.flash(len(content), budget),
         checks.ram(rss, activations, budget),
         checks.latency(latency if devices_ms is None else devices_ms, budget, own_device=devices_ms is not None),
         *c_checks,
-        *([checks.suits(unsuited)] if unsuited else []),
+        *special,
     ]
     if checks.refusals(found):
         for name in C_FORMATS:  # a refused student's models stay to be looked at; nobody is to build its sources
@@ -208,6 +225,12 @@ def release(
     if not failure:
         described = _describe(task, device_class, student, folder, kind, proto, vectors, answers, budget, metrics)
     return Released(**measured, formats=tuple(tried), confusion=confusion.tolist(), checks=found, description=described)
+
+
+def _drop(before: Ints, after: Ints, labels: Ints) -> Check:
+    """Check what the format cost, from the classes predicted before and after and the true ones `[samples]`."""
+    accuracies = float((before == labels).mean()), float((after == labels).mean())
+    return checks.accuracy(*accuracies, paired_interval(before, after, labels))
 
 
 def _file_of(kind: NumericFormat) -> str:

@@ -28,11 +28,12 @@ from simulations.baselines.evaluation import evaluate
 from simulations.baselines.half import Outcome, ServerHalf
 from simulations.baselines.label_vectors import LabelSums, LabelVectors, by_label, decode, encode
 from simulations.baselines.loop import rounds
-from simulations.host import device_data
+from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
+from simulations.stream_device import prequential
 
 
 class FD(ServerHalf[LabelVectors]):
@@ -112,7 +113,7 @@ def loss_of(received: LabelVectors, gamma: float) -> Callable[[Tensor, Tensor], 
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     """Train on private data with what is received about its classes, and send one's own vectors: the device's half."""
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     try:
         received = decode(scenario.seed, task.classes, request)
@@ -126,7 +127,8 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     model = build(architecture(student), task, torch_seed(scenario.seed, "device", number))
     if stored is not None:
         model.load_state_dict(stored.student)
-    data = device_data(shelf, number)
+    data, found = data_in(scenario, shelf, number, received.round_number)
+    before = prequential(model, found, task)
     labels = np.array(data.labels)
     how = scenario.device.revisit.of(len(labels))
     seed = torch_seed(scenario.seed, "revisit", number, received.round_number)
@@ -135,6 +137,6 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     own = by_label(predict(model, data.images, task), labels, task.classes)
     content = encode(scenario.seed, own, received.round_number, received.rounds)
     scores = evaluate(model, data, task, received.round_number == received.rounds)
-    reply = DeviceAnswer(content, {**scores, **work_of([how])})
+    reply = DeviceAnswer(content, {**scores, **before, **work_of([how])})
     disk.save(Stored(received.round_number, state_of(model), reply))
     return reply

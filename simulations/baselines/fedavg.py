@@ -22,11 +22,12 @@ from simulations.baselines.evaluation import evaluate
 from simulations.baselines.half import Outcome, ServerHalf
 from simulations.baselines.loop import rounds
 from simulations.baselines.weights import Weights, average, decode, encode
-from simulations.host import device_data
+from simulations.host import data_in
 from simulations.progress import RunProgress
 from simulations.scenario import Scenario
 from simulations.setup import Setup
-from simulations.shelf import Shelf
+from simulations.shelf import Shelf, kept_shelf
+from simulations.stream_device import prequential
 
 
 class FedAvg(ServerHalf[Weights]):
@@ -79,7 +80,7 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
 
     A device keeps nothing between rounds: the same request gets the same answer.
     """
-    scenario, shelf = setup.scenario, Shelf(setup.assets)
+    scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     student = scenario.device_classes[scenario.class_of(number)].student
     model = build(architecture(student), task, seed=0)
@@ -88,11 +89,12 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     except PacketError as error:
         return DeviceAnswer(b"", {}, str(error))
     model.load_state_dict(received.state)
-    data = device_data(shelf, number)
+    data, found = data_in(scenario, shelf, number, received.round_number)
+    before = prequential(model, found, task)
     seed = torch_seed(scenario.seed, "revisit", number, received.round_number)
     revisit(model, data, task, scenario.device, seed)
     state: State = state_of(model)
     trained = Weights(state, len(data.labels), received.round_number, received.rounds)
     scores = evaluate(model, data, task, received.round_number == received.rounds)
     work = work_of([scenario.device.revisit.of(len(data.labels))])
-    return DeviceAnswer(encode(scenario.seed, trained), {**scores, **work})
+    return DeviceAnswer(encode(scenario.seed, trained), {**scores, **before, **work})

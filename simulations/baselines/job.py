@@ -33,7 +33,7 @@ def run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> 
         outcome.traffic,
         outcome.references,
         released,
-        0,  # no device of these methods needs the proxy set
+        shelf.proxy_path.stat().st_size if scenario.method.holds_proxy else 0,
         None,
         time.monotonic() - started,
         memory.peak,

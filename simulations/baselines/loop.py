@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedstill.files import write_atomic
 from fedstill.flower import RoundPolicy, RoundStrategy
 from fedstill.learning import State
-from fedstill.rounds import RoundReplies, Traffic, work_by_class
+from fedstill.rounds import RoundReplies, Traffic, prequential_by_class, work_by_class
 from fedstill.workers import unordered
 from server.checkpoints import Checkpoints
 from server.federation import measure
@@ -66,7 +66,7 @@ class Loop:
             if "accuracy" in metrics:
                 by_class[replies.device_classes[device]].append(metrics["accuracy"])
         kinds = setup.scenario.device_classes
-        return row(
+        found = row(
             replies.round_number,
             answers=len(replies.votes),
             refused={str(device): reason for device, reason in sorted(replies.refused.items())},
@@ -75,6 +75,7 @@ class Loop:
             work=work_by_class(replies, kinds),
             traffic=self.outcome.traffic,
         )
+        return {**found, **prequential_by_class(replies, kinds)}
 
     def _save(self) -> None:
         outcome, traffic = self.outcome, self.outcome.traffic
@@ -108,8 +109,8 @@ def rounds(grid: Grid, half: ServerHalf[A], setup: Setup, shelf: Shelf, progress
     scenario = setup.scenario
     loop = Loop(half, setup, shelf, progress)
     finished = len(loop.outcome.rows)
-    progress.stage("rounds", scenario.rounds, finished)
     wire = scenario.exchange
+    progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
     policy = RoundPolicy(scenario.devices, wire.quorum, wire.timeout, wire.ttl, wire.active, scenario.seed)
     strategy: RoundStrategy[A] = RoundStrategy(
         half, loop.conclude, policy, finished + 1, sends_weights=scenario.method.sends_weights

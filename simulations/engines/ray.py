@@ -1,15 +1,72 @@
-"""Flower's own simulation: hosts are virtual SuperNodes whose messages Ray's actors answer."""
+"""Flower's own simulation: hosts are virtual SuperNodes whose messages Ray's actors answer.
+
+Ray is started here, or is a cluster that runs already; its machines share the run folder, at the same path.
+"""
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Mapping
 
+import ray
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
+
+from fedstill.errors import ConfigError
+
+ANSWER_SECONDS = 10.0  # in which a cluster's port has to answer: Ray itself would try for minutes
+INHERITED = (
+    "PYTHONPATH",
+    "FLWR_TELEMETRY_ENABLED",
+    "FLWR_DISABLE_UPDATE_CHECK",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION",
+)
+
+
+def connect(address: str) -> int:
+    """Connect this process to a running Ray cluster, and return how many cores it has.
+
+    Args:
+        address: `host:port` of its head, or `auto` for the one that this machine is part of.
+
+    Raises:
+        ConfigError: there is no such cluster, or this machine is not part of it.
+    """
+    if not ray.is_initialized():
+        _reach(address)
+        named = {key: os.environ[key] for key in INHERITED if key in os.environ}
+        try:
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": named},
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"--ray-address {address}: can't join this Ray cluster: {reason}") from error
+    return max(1, int(ray.cluster_resources().get("CPU", 0)))  # type: ignore[no-untyped-call]
+
+
+def _reach(address: str) -> None:
+    """Check that something answers at an address, which Ray takes minutes to find out."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ConfigError(
+            f"--ray-address {address}: give the cluster's head as host:port, such as 10.0.0.1:6379, or auto"
+        )
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--ray-address {address}: no Ray cluster answers there ({error}); start its head with `ray start --head`"
+        ) from error
 
 
 def run_ray(
@@ -18,6 +75,7 @@ def run_ray(
     hosts: int,
     server_config: Mapping[str, bool | float | int | str],
     host_config: Mapping[str, bool | float | int | str],
+    address: str = "",
 ) -> None:
     """Run a Flower app in Flower's simulation, one core per actor.
 
@@ -29,7 +87,13 @@ def run_ray(
         hosts: number of virtual SuperNodes.
         server_config: run configuration of the ServerApp.
         host_config: run configuration of the hosts.
+        address: of a running Ray cluster; empty: Ray is started on this machine for the run.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
     """
+    if address:
+        connect(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     config = dict(server_config)
     configured_server = ServerApp()

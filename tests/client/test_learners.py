@@ -8,7 +8,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import tomli_w
 
+from client.agent.carrier import Carrier
+from client.home import Home
 from client.learner import Learner
 from fedstill.exchange import ServerExchange
 from fedstill.packet import decode
@@ -16,6 +19,7 @@ from fedstill.rounds import DeviceAnswer
 from fedstill.settings import LearnerKind
 from fedstill.soft_labels import SoftLabels
 from simulations.backbones import make_backbones
+from simulations.deployed import device_plan
 from simulations.host import make_learner
 from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf, open_shelf
@@ -149,6 +153,36 @@ def test_a_head_learns_what_the_observer_beside_it_does_not(mixed: Scenario, she
     assert scores["head"]["steps"] > scores["observer"]["steps"] == 0
     assert scores["observer"]["accuracy"] > 0.3  # what the server's labels taught the backbone
     assert scores["head"]["accuracy"] != scores["observer"]["accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["head", "observer"])
+def test_the_agent_of_a_board_answers_what_the_simulated_device_does(
+    kind: str, mixed: Scenario, shelf: Shelf, tmp_path: Path
+) -> None:
+    number = KINDS.index(kind)
+    home, private = Home(tmp_path / "home"), shelf.of_device(number)
+    home.folder.mkdir()
+    np.savez(tmp_path / "private.npz", image=private.images, label=private.labels)
+    np.savez(tmp_path / "test.npz", image=shelf.test.images, label=shelf.test.labels)
+    (tmp_path / "data.toml").write_text('format = "npz"\npath = "private.npz"\ntest = "test.npz"\n')
+    config = {
+        "number": number,
+        "device_class": mixed.class_of(number),
+        "superlink": "localhost:1",
+        "data": str(tmp_path / "data.toml"),
+        "proxy": str(shelf.proxy_path),
+        "backbone": str(shelf.backbone_path(mixed.class_of(number))),
+    }
+    home.config_path.write_text(tomli_w.dumps(config))
+    plan, request = device_plan(mixed, shelf), exchange_of(mixed, shelf).request(number, 1)
+    answers = Carrier(home).answer("run-1", plan.model_dump_json(exclude_none=True), {number: request})
+    assert answers == {number: make_learner(mixed, shelf, number, tmp_path / "simulated").answer(request)}
+    assert answers[number].packet
+    other = shelf.backbone_path(mixed.class_of(number)).read_bytes()[:-1]
+    (tmp_path / "other.onnx").write_bytes(other)
+    home.config_path.write_text(tomli_w.dumps({**config, "backbone": str(tmp_path / "other.onnx")}))
+    refused = Carrier(home).answer("run-2", plan.model_dump_json(exclude_none=True), {number: request})[number]
+    assert refused.refusal == "the device's data or proxy set can't be used; see its log"
 
 
 def test_no_learner_but_torchs_imports_torch() -> None:

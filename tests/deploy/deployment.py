@@ -91,11 +91,20 @@ def free_ports(count: int) -> list[int]:
 class Deployment:
     """The server's and the devices' folders, and the processes that keep them running."""
 
-    def __init__(self, folder: Path, devices: int = 3) -> None:
+    def __init__(self, folder: Path, devices: int = 3, scenario: str = SCENARIO, *, copied: bool = True) -> None:
+        """Lay out the folders.
+
+        Args:
+            folder: where everything lies.
+            devices: how many.
+            scenario: of their runs, for three devices.
+            copied: whether they are given the proxy set as a file; else they fetch what they need.
+        """
         self.folder = folder
+        self.copied = copied
         self.server = folder / "server"
         self.file = folder / "two-classes.toml"
-        self.file.write_text(SCENARIO.replace("devices = 3", f"devices = {devices}"))
+        self.file.write_text(scenario.replace("devices = 3", f"devices = {devices}"))
         self.scenario: Scenario = load_scenario(str(self.file))
         self.port = 0
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -153,12 +162,14 @@ class Deployment:
 
     def up(self) -> None:
         """Begin with nothing, end with a fleet that is there."""
-        self.port, enrolment, *ports = free_ports(2 + self.scenario.devices)
+        self.port, enrolment, delivery, *ports = free_ports(3 + self.scenario.devices)
         where = ("--home", str(self.server))
-        listen = ("--port", str(self.port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+        listen = ["--port", str(self.port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1"]
+        listen += ["--delivery-port", str(delivery)]
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.start("server", "server", "start", *where)
-        eventually(lambda: _listens(self.port) and _listens(enrolment), "SuperLink and enrolment service")
+        places = (self.port, enrolment, delivery)
+        eventually(lambda: all(map(_listens, places)), "SuperLink, enrolment and delivery service")
         write_device_folders(self.scenario, self.folder / "data")
         for number, (kind, own) in enumerate(zip(self.scenario.classes_of_devices(), ports, strict=True)):
             assert self.enrol(kind, own, data_of=number) == number
@@ -168,7 +179,9 @@ class Deployment:
         """Enrol one more device, with the data of a device of the scenario or none, and return its number."""
         number = len(list(self.folder.glob("d[0-9]*")))
         data = self.folder / "data" / f"device-{data_of}" / "data.toml"
-        has = [] if data_of is None else ["--data", str(data), "--proxy", str(self.folder / "data" / PROXY)]
+        has = [] if data_of is None else ["--data", str(data)]
+        if has and self.copied:
+            has += ["--proxy", str(self.folder / "data" / PROXY)]
         token = fedstill("server", "token", "--class", kind, "--home", str(self.server)).strip()
         said = fedstill("client", "enroll", token, "--home", str(self.device(number)), "--port", str(port), *has)
         assert f"device {number} of class {kind}" in said

@@ -7,7 +7,7 @@ from fedstill.text import CODES, encode
 
 def codes(sentence: str, length: int = 6) -> list[int]:
     high, low = encode([sentence], length)[0, :, 0].astype(int)
-    return (256 * high + low).tolist()
+    return [int(code) for code in 256 * high + low]
 
 
 def test_words_become_codes_in_two_bytes_and_places_without_a_word_are_zero() -> None:

@@ -53,7 +53,11 @@ def test_torch_head_and_observer_are_one_federation(mixed: Scenario, tmp_path: P
     rows: list[Row] = []
     federation, exchange = begin(mixed, tmp_path, rows)
     write_config(tmp_path, dump(mixed))
-    config = {"scenario": str(tmp_path / CONFIG), "out": str(tmp_path), "host": "simulations.host:build"}
+    config: dict[str, bool | float | int | str] = {
+        "scenario": str(tmp_path / CONFIG),
+        "out": str(tmp_path),
+        "host": "simulations.host:build",
+    }
     strategy = FederatedDistillation(exchange, federation.conclude)
     strategy.start(LocalGrid(app, 2, config), num_rounds=2)
     assert [(row["answers"], row["trained"], row["observed"]) for row in rows] == [(4, 3, 1)] * 2

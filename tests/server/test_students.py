@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from fedstill.settings import FitSettings, StudentSettings, TemperatureSettings
+from fedstill.settings import AdaptationSettings, FitSettings, StudentSettings, TemperatureSettings
 from server.students import distil, initial
 from simulations.sources import load_digits
 
@@ -32,3 +33,12 @@ def test_the_temperature_follows_its_schedule_over_the_rounds() -> None:
     first = distilled(settings(start=1.0), 1)
     assert all(torch.equal(last[name], constant[name]) for name in last)
     assert not torch.equal(distilled(linear, 1)["head.weight"], first["head.weight"])
+
+
+@pytest.mark.parametrize("method", ["standardized", "weighted", "curriculum"])
+def test_a_way_that_follows_the_student_is_another_one_and_repeats(method: str) -> None:
+    adaptation = AdaptationSettings.model_validate({"method": method})
+    wanted = settings(start=2.0).model_copy(update={"adaptation": adaptation})
+    once, again, plain = distilled(wanted, 1), distilled(wanted, 1), distilled(settings(start=2.0), 1)
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert not torch.equal(once["head.weight"], plain["head.weight"])

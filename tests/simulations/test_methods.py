@@ -39,8 +39,15 @@ def test_a_baselines_resolved_configuration_loads_back_equal(name: str, tmp_path
     assert load_scenario(str(tmp_path / "config.toml")) == found
 
 
-def test_only_fedavg_and_feddf_send_weights() -> None:
-    assert {name for name in methods() if load_method("digits", name).method.sends_weights} == {"fedavg", "feddf"}
+def test_only_fedavg_feddf_and_the_teacher_of_online_distillation_are_weights_on_the_wire() -> None:
+    sending = {name for name in methods() if load_method("digits", name).method.sends_weights}
+    assert sending == {"fedavg", "feddf", "online"}
+
+
+@pytest.mark.parametrize("name", ["online", "neighbours"])
+def test_a_scheme_that_begins_with_a_teacher_is_refused_where_there_is_none(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"method {name} needs a teacher"):
+        load_method("one-class-mnist", name)
 
 
 def test_fedmd_is_the_plain_mean_of_the_devices_and_digest_before_revisit() -> None:

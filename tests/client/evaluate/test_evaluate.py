@@ -136,7 +136,7 @@ def test_a_folder_of_folders_is_data_and_of_a_description_its_test_part(
     _, found = labelled(tmp_path / "photos", manifest)
     assert found.labels.tolist() == [0, 1]
     assert (found.images == IMAGES[:1]).all()
-    np.savez(tmp_path / "train.npz", image=IMAGES, label=np.zeros(len(IMAGES)))
+    np.savez(tmp_path / "train.npz", image=IMAGES, label=np.zeros(len(IMAGES), dtype=int))
     np.savez(tmp_path / "test.npz", image=IMAGES[:1], label=["star"])
     (tmp_path / "data.toml").write_text('format = "npz"\npath = "train.npz"\ntest = "test.npz"\n')
     source, found = labelled(tmp_path / "data.toml", manifest)

@@ -86,7 +86,10 @@ class Run:
 
 
 def answered(executor: Executor, run: Run, fleet: SimulatedFleet, round_number: int) -> dict[int, DeviceAnswer]:
-    return executor.answer(fleet, run.requests(round_number))
+    told: list[None] = []
+    answers = executor.answer(fleet, run.requests(round_number), lambda: told.append(None))
+    assert len(told) == len(answers)
+    return answers
 
 
 class ExecutorContract:

@@ -53,6 +53,11 @@ def test_its_certificate_holds_for_its_name_and_for_this_machine(home: Path) -> 
     assert [str(found) for found in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
 
 
+def test_a_process_that_there_is_not_is_no_container(home: Path) -> None:
+    with pytest.raises(ConfigError, match="--only proxy: no such process; there are superlink, superexec, enrolment"):
+        fedstill("server", "start", "--only", "proxy", "--home", str(home))
+
+
 def test_a_server_is_not_made_over_another_one(home: Path) -> None:
     with pytest.raises(ConfigError, match="something is here already"):
         fedstill("server", "init", "--host", "fl.example.org", "--home", str(home))
@@ -124,7 +129,7 @@ def test_without_a_server_the_commands_say_how_to_make_one(tmp_path: Path) -> No
 
 
 def test_the_superlink_asks_for_keys_and_starts_no_server_app_itself(home: Path) -> None:
-    superlink, superexec, _ = programs(ServerHome(home))
+    superlink, superexec, *_ = programs(ServerHome(home))
     assert "--enable-supernode-auth" in superlink.command
     assert "--insecure" not in [*superlink.command, *superexec.command]
     assert superlink.command[superlink.command.index("--isolation") + 1] == "process"

@@ -20,6 +20,7 @@ from server.deployment.certificates import fingerprint, make_certificates
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
 from server.enrolment.service import MAX_CONNECTIONS, MAX_PER_ADDRESS, Enrolment, Guests, Server
+from server.release.keys import open_keys
 
 
 class Nodes:
@@ -75,6 +76,32 @@ def test_a_device_enrols_with_a_key_that_stays_with_it(service: Service, tmp_pat
     assert service.registry.fleet() == {0: "pi4"}
     with pytest.raises(ConfigError, match="enrolled here already"):
         enrol(home, service.token())
+
+
+def test_a_device_is_told_what_signs_downloads_unless_its_owner_said_so_before(
+    service: Service, tmp_path: Path
+) -> None:
+    root, own = (open_keys(tmp_path / name).trust.content for name in ("keys", "own"))
+    service.server.enrolment = Enrolment(
+        service.registry,
+        service.nodes,
+        "fl.example.org:8000",
+        {"delivery": "fl.example.org:8002", "root": root.decode()},
+    )
+    first, second = Home(tmp_path / "first"), Home(tmp_path / "second")
+    second.folder.mkdir()
+    second.root.write_bytes(own)
+    for home, trusted in ((first, root), (second, own)):
+        assert enrol(home, service.token()).delivery == "fl.example.org:8002"
+        assert home.root.read_bytes() == trusted
+
+
+def test_a_root_that_is_none_is_refused(service: Service, tmp_path: Path) -> None:
+    also = {"delivery": "fl.example.org:8002", "root": "{}"}
+    service.server.enrolment = Enrolment(service.registry, service.nodes, "fl.example.org:8000", also)
+    with pytest.raises(ConfigError, match="the root of"):
+        enrol(Home(tmp_path / "device"), service.token())
+    assert not Home(tmp_path / "device").config_path.exists()
 
 
 def test_a_device_tells_nothing_to_a_server_of_another_authority(service: Service, tmp_path: Path) -> None:

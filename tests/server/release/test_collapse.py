@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
+from benchmarks.qat import spread
 from fedstill.device_classes import Budget
 from fedstill.learning import build, fit, state_of
 from fedstill.models import architecture
@@ -17,20 +16,6 @@ from simulations.sources import load_digits
 TASK_NAME = "simulations.sources:DIGITS"
 TASK = load_task(TASK_NAME)
 ARRAYS = load_digits(None)
-
-
-def spread(model: nn.Module, low: float, high: float) -> None:
-    """Scale the channels before each depthwise convolution and undo it behind: ReLU lets positive scales pass."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
-    for place in range(0, len(layers) - 2, 2):
-        norm, following = layers[place + 1], layers[place + 2]
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert isinstance(following, nn.Conv2d)
-        scales = torch.logspace(np.log10(low), np.log10(high), norm.num_features)
-        norm.weight.data *= scales
-        norm.bias.data *= scales
-        depthwise = following.groups > 1
-        following.weight.data /= scales.view(-1, 1, 1, 1) if depthwise else scales.view(1, -1, 1, 1)
 
 
 def test_a_constructed_depthwise_collapse_is_refused_with_its_figures(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fedstill.settings import FitSettings
 from fedstill.tasks import load_task
 from server.release import checks
 from server.release.export import export, strip, torch_difference
+from server.release.formats import FORMATS
 from server.release.quantize import count_quantized, quantize
 from server.release.runtime import latency_ms, logits
 from server.release.student import C_FORMATS, FLOAT_FILE, INT8_FILE, Released, paired_interval, release
@@ -209,3 +210,23 @@ def test_latency_is_a_positive_median(released: tuple[Released, Path]) -> None:
     _, folder = released
     content = (folder / INT8_FILE).read_bytes()
     assert 0 < latency_ms(content, TASK, ARRAYS.test_images[:1], repeats=5) < 1000
+
+
+def test_a_measured_class_gets_a_format_that_passed_and_its_manifest_tells_what_each_did(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    if student[0] != "tiny-conv-m":
+        pytest.skip("one student is enough")
+    test = (ARRAYS.test_images[:60], ARRAYS.test_labels[:60])
+    proxy = ARRAYS.train_images[600:640]
+    facts = release(TASK_NAME, "pi5", *student, proxy, test, tmp_path, budget_of("pi5"), wanted="measured")
+    tried = {found.format: found for found in facts.formats}
+    assert set(tried) == set(FORMATS)
+    assert {name for name, found in tried.items() if "does not suit" in found.refused} == {"dynamic-int8", "int4"}
+    assert not tried[facts.format].refused
+    assert facts.onnx_bytes == tried[facts.format].bytes == (tmp_path / facts.artifact).stat().st_size
+    assert facts.description is not None
+    assert facts.description.artifact == facts.artifact
+    assert facts.description.files[facts.artifact].format == FORMATS[facts.format].words
+    assert facts.description.self_test.expected[facts.artifact].tolerance == FORMATS[facts.format].tolerance
+    assert [row["format"] for row in facts.description.metrics["formats"]] == list(FORMATS)

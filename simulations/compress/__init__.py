@@ -1,0 +1,1 @@
+"""The search for the best student of a device class."""

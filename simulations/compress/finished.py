@@ -1,0 +1,154 @@
+"""What a finished run holds for smaller students: its labels, the server's samples, and what its devices told."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedstill.errors import DataError, RunFolderError
+from fedstill.fit import Fit
+from fedstill.rng import stream
+from fedstill.soft_labels import Floats, Ints
+from fedstill.stored import load_cache
+from fedstill.tasks import Images, Task, load_task
+from server.checkpoints import Checkpoints
+from server.compress.learn import Material
+from simulations.run_folder import CONFIG, SUMMARY
+from simulations.scenario import Scenario, load_scenario
+from simulations.shelf import Shelf
+
+VALIDATION = 500  # samples wanted; where the guard set has fewer, proxy samples are held out
+HELD_OUT = 4  # one of so many proxy samples at most
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        scenario: its configuration.
+        ids: proxy samples with a label in use, ascending `[samples]`.
+        labels: theirs, of teacher and consensus `[samples, classes]`.
+    """
+
+    folder: Path
+    scenario: Scenario
+    ids: Ints
+    labels: Floats
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return load_task(self.scenario.task)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The run's data."""
+        return Shelf(self.folder / "assets")
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps each of the run's class students took from as many labels."""
+        how, rounds = self.scenario.students, self.scenario.rounds
+        last = how.last if how.last is not None else how.distil
+        return (rounds - 1) * how.distil.of(len(self.ids)).steps + last.of(len(self.ids)).steps
+
+    @property
+    def temperature(self) -> float:
+        """T of the run's class students in its last round."""
+        wanted = self.scenario.students.temperature
+        return wanted.start if wanted.schedule == "constant" else wanted.end
+
+    def material(self, steps: int) -> Material:
+        """Return what candidates learn from and are judged on: guard samples, and proxy samples held out from them."""
+        wanted = max(0, VALIDATION - len(self.guard[1]))
+        count = min(wanted, len(self.ids) // HELD_OUT)
+        order = stream(self.scenario.seed, "validation").permutation(len(self.ids))
+        held, kept = np.sort(order[:count]), np.sort(order[count:])
+        whole = self.everything(steps)
+        images = np.concatenate([self.guard[0], whole.images[held]])
+        labels = np.concatenate([self.guard[1], self.labels[held].argmax(axis=1)])
+        if not len(labels):
+            raise DataError(f"{self.folder}: too few labelled samples to judge students on")
+        return replace(
+            whole, images=whole.images[kept], labels=self.labels[kept], validation=(images, labels.astype(np.int64))
+        )
+
+    def everything(self, steps: int) -> Material:
+        """Return the material with nothing held out but the guard samples: what the last students learn from."""
+        shelf, scenario = self.shelf, self.scenario
+        server = None
+        if scenario.data.server_samples > scenario.data.guard_samples:
+            server = (np.array(shelf.server.images), np.array(shelf.server.labels))
+        count = min(scenario.students.calibration_samples, len(shelf.proxy))
+        return Material(
+            task=scenario.task,
+            seed=scenario.seed,
+            images=np.array(shelf.proxy[self.ids]),
+            labels=self.labels,
+            server=server,
+            validation=self.guard,
+            calibration=np.array(shelf.proxy[:count]),
+            how=self._how(steps),
+        )
+
+    @property
+    def guard(self) -> tuple[Images, Ints]:
+        """The server's held-out labelled samples, none without a teacher."""
+        return np.array(self.shelf.guard.images), np.array(self.shelf.guard.labels)
+
+    @property
+    def test(self) -> tuple[Images, Ints]:
+        """The test set, for one look at the end."""
+        return np.array(self.shelf.test.images), np.array(self.shelf.test.labels)
+
+    def _how(self, steps: int) -> Fit:
+        settings = self.scenario.students
+        return replace((settings.last or settings.distil).of(len(self.ids)), steps=steps)
+
+
+def open_run(folder: Path) -> Finished:
+    """Return the finished run in a folder.
+
+    Raises:
+        RunFolderError: there is no finished run of soft labels in it.
+        DataError: its data are damaged.
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunFolderError(f"{folder}: no run here ({CONFIG} is missing); `fedstill simulate` makes one")
+    scenario = load_scenario(str(folder / CONFIG))
+    if scenario.method.server:
+        raise RunFolderError(f"{folder}: method {scenario.method.name} leaves no soft labels to distil from")
+    stored = _newest(folder) if (folder / SUMMARY).is_file() else None
+    if stored is None:
+        raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")
+    try:
+        cache = load_cache(stored)
+        ids = cache.usable(scenario.rounds, scenario.exchange.duration)
+        found = Finished(folder, scenario, ids, cache.labels[ids])
+        _check(found)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{folder}: damaged run folder: {error}") from error
+    return found
+
+
+def _newest(folder: Path) -> dict[str, Any] | None:
+    try:
+        return Checkpoints(folder / "checkpoints").newest()
+    except Exception as error:  # torch raises what the damage leads to
+        raise DataError(f"{folder}: its checkpoint can't be read: {error}".splitlines()[0]) from error
+
+
+def _check(run: Finished) -> None:
+    """Check that the run's data fit its task."""
+    task, shelf = run.task, run.shelf
+    for name, images in (("proxy", shelf.proxy), ("guard", shelf.guard.images), ("test", shelf.test.images)):
+        if images.ndim != 4 or images.shape[1:] != task.input_shape or images.dtype != np.uint8:
+            raise DataError(
+                f"{shelf.folder}: {name} images are {images.dtype} {list(images.shape)}, "
+                f"expected uint8 [samples, {', '.join(map(str, task.input_shape))}]"
+            )
+    if not len(run.ids) or run.ids.max() >= len(shelf.proxy) or run.labels.shape[1] != task.classes:
+        raise DataError(f"{run.folder}: its labels are none of its proxy samples")

@@ -1,0 +1,241 @@
+"""The virtual clock of a run: who is asked, when answers come, and which of them a round may use.
+
+What lasts from round to round is the time, the answers that are still under way, and the votes that they may join; all
+of it is in the checkpoint. Everything else follows from the run's seed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cache
+from statistics import fmean
+from typing import Any
+
+from fedstill.errors import QuorumError
+from fedstill.participation import participants
+from fedstill.rounds import Reopened, RoundReplies
+from fedstill.soft_labels import SoftLabels
+from simulations.fleet.availability import DAY_HOURS, HOUR
+from simulations.fleet.ballots import Late, OpenBallots, load_labels, store_labels
+from simulations.fleet.clock import (
+    Trip,
+    Work,
+    compute_seconds,
+    end_of_round,
+    failed_trip,
+    failure,
+    slowness,
+    trip,
+)
+from simulations.fleet.course import Course, Fleet, row_of
+
+PATIENCE_DAYS = 30
+"""Days of virtual time that the server waits for enough devices before a round."""
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """An answer that its device has begun and the server does not have yet.
+
+    Attributes:
+        round_number: the round that asked.
+        trip: its times.
+        labels: the answer.
+        metrics: what the device measured of itself.
+    """
+
+    round_number: int
+    trip: Trip
+    labels: SoftLabels
+    metrics: Mapping[str, float]
+
+
+class Timekeeper:
+    """Keeps the virtual time of a run.
+
+    Args:
+        fleet: the run's devices.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.now = 0.0
+        self.under_way: dict[int, UnderWay] = {}
+        self._begun = 0.0
+        self._offline: list[int] = []
+        self._ballots = OpenBallots(fleet.quorum)
+        self._row: dict[str, Any] = {}
+        self._presence = cache(fleet.presence)
+
+    def begin(self, round_number: int, reached: Iterable[int]) -> list[int]:
+        """Return the devices that a round asks, ascending: those that can be reached and are not at work.
+
+        The server waits until they and the answers under way are as many as the round needs.
+
+        Args:
+            round_number: the round.
+            reached: devices whose host is there, ascending.
+
+        Raises:
+            QuorumError: so many are never there at the same time.
+        """
+        fleet, rounds = self.fleet, self.fleet.settings.rounds
+        idle = [device for device in reached if device not in self.under_way]
+        awaited = sum(self._is_usable(one, round_number) for one in self.under_way.values())
+        needed = fleet.quorum if rounds.buffer is None else rounds.buffer
+        begun, until = self.now, self.now + PATIENCE_DAYS * DAY_HOURS * HOUR
+        while True:
+            there = [device for device in idle if self._presence(device).there(begun)]
+            lacking = needed - awaited - len(there)
+            if lacking <= 0:
+                break
+            coming = sorted(time for device in idle if begun < (time := self._presence(device).next(begun)) <= until)
+            if not coming:
+                raise QuorumError(
+                    f"round {round_number}: there are never {needed} devices at the same time within {PATIENCE_DAYS}"
+                    " days of virtual time; change the fleet or exchange.quorum"
+                )
+            begun = coming[min(lacking, len(coming)) - 1]
+        self._begun = begun
+        self._offline = sorted(set(idle) - set(there))
+        limit = fleet.active or len(there)
+        if fleet.active and rounds.policy == "buffered":
+            limit = max(0, fleet.active - len(self.under_way))
+        return participants(fleet.seed, round_number, there, limit) if limit < len(there) else there
+
+    def fails(self, device: int, round_number: int) -> float | None:
+        """Return after which share of its work a device fails in a round; None: it does not."""
+        return failure(self.fleet.kind(device).failure, self.fleet.seed, device, round_number)
+
+    def end(
+        self,
+        replies: RoundReplies[SoftLabels],
+        down: Mapping[int, int],
+        up: Mapping[int, int],
+        failing: Mapping[int, float],
+    ) -> RoundReplies[SoftLabels]:
+        """Go on to the end of a round, and return what has come until then.
+
+        Args:
+            replies: what the asked devices answer, whenever it comes.
+            down: bytes of each asked device's request.
+            up: bytes of each one's answer; 0: it has none.
+            failing: devices that fail, and after which share of their work.
+        """
+        number, rounds = replies.round_number, self.fleet.settings.rounds
+        trips = {device: self._trip(device, replies, down[device], up[device]) for device in down if device in up}
+        lost = self._lost(trips, number, down, failing)
+        earlier = self.under_way
+        usable = {device: one.trip.arrived for device, one in earlier.items() if self._is_usable(one, number)}
+        ended = end_of_round(
+            rounds,
+            self.fleet.quorum,
+            self._begun,
+            [way.arrived for way in (*trips.values(), *lost.values())],
+            [*usable.values(), *(trips[device].arrived for device in replies.votes)],
+        )
+        come = {device: one for device, one in earlier.items() if one.trip.arrived <= ended}
+        late = {device: one for device, one in come.items() if device in usable}
+        missed = {device for device in replies.votes if trips[device].arrived > ended}
+        in_time = [device for device in replies.votes if device not in missed]
+        course = Course(
+            since=self.now,
+            begun=self._begun,
+            ended=ended,
+            until=ended + rounds.server_seconds,
+            offline=self._offline,
+            busy=earlier,
+            trips=trips,
+            lost=lost,
+            earlier={device: one.trip for device, one in earlier.items()},
+            missed=missed,
+            late=late,
+            unused=come.keys() - late.keys(),
+            staleness=[*(0 for _ in in_time), *(number - one.round_number for one in late.values())],
+        )
+        self._row = row_of(self.fleet, self._presence, course)
+        self.now = course.until
+        self.under_way = {device: one for device, one in earlier.items() if device not in come} | {
+            device: UnderWay(number, trips[device], replies.votes[device], replies.metrics[device])
+            for device in sorted(missed)
+            if math.isfinite(trips[device].arrived)  # else the device left for ever
+        }
+        votes, reopened = self._counted(replies, in_time, late)
+        told = {device: one.metrics for device, one in come.items()}
+        told |= {device: metrics for device, metrics in replies.metrics.items() if device not in missed}
+        return replace(
+            replies,
+            votes=votes,
+            metrics=dict(sorted(told.items())),
+            refused=dict(sorted({**replies.refused, **dict.fromkeys(lost, "failed before it answered")}.items())),
+            reopened=reopened,
+            answered=len(in_time) + len(late),
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Return what the last round adds to its line of `rounds.jsonl`."""
+        return {"virtual": self._row}
+
+    def stored(self) -> dict[str, Any]:
+        """Return what lasts, for a checkpoint."""
+        under_way = {
+            device: {
+                "round": one.round_number,
+                "trip": list(astuple(one.trip)),
+                "labels": store_labels(one.labels),
+                "metrics": dict(one.metrics),
+            }
+            for device, one in self.under_way.items()
+        }
+        return {"now": self.now, "under_way": under_way, "ballots": self._ballots.stored()}
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Take over what `stored` returned."""
+        self.now = stored["now"]
+        self._ballots.restore(stored["ballots"])
+        self.under_way = {
+            device: UnderWay(one["round"], Trip(*one["trip"]), load_labels(one["labels"]), one["metrics"])
+            for device, one in stored["under_way"].items()
+        }
+
+    def _is_usable(self, one: UnderWay, round_number: int) -> bool:
+        return round_number - one.round_number <= self.fleet.settings.rounds.staleness
+
+    def _counted(
+        self, replies: RoundReplies[SoftLabels], in_time: Sequence[int], late: Mapping[int, UnderWay]
+    ) -> tuple[Mapping[int, SoftLabels], tuple[Reopened[SoftLabels], ...]]:
+        """Return the votes about a round's samples and the rounds that late answers reach."""
+        lets_be_late = self.fleet.settings.rounds.lets_answers_be_late
+        if not lets_be_late and len(in_time) == len(replies.votes):
+            return replies.votes, ()  # they may lie on a disk, and stay there
+        votes = {device: replies.votes[device] for device in in_time}
+        if not lets_be_late:
+            return votes, ()
+        told = [Late(device, one.round_number, one.labels) for device, one in sorted(late.items())]
+        counted = self._ballots.conclude(replies.round_number, replies.ids, votes, told)
+        following = replies.round_number + 1
+        awaited = [one.round_number for one in self.under_way.values() if self._is_usable(one, following)]
+        self._ballots.close_before(min(awaited, default=following))
+        return counted
+
+    def _seconds(self, device: int, round_number: int, work: Work) -> float:
+        slow = slowness(self.fleet.kind(device).stragglers, self.fleet.seed, device, round_number)
+        return compute_seconds(work, self.fleet.speeds[self.fleet.classes[device]], slow)
+
+    def _trip(self, device: int, replies: RoundReplies[SoftLabels], down: int, up: int) -> Trip:
+        trained = replies.metrics.get(device, {}).get("samples", 0.0)
+        work = Work(down, up, trained, len(replies.ids) if up else 0)
+        seconds = self._seconds(device, replies.round_number, work)
+        return trip(self._begun, work, self.fleet.kind(device), seconds, self._presence(device))
+
+    def _lost(
+        self, trips: Mapping[int, Trip], round_number: int, down: Mapping[int, int], failing: Mapping[int, float]
+    ) -> dict[int, Trip]:
+        """Return the trips of failing devices, which have worked for a share of their class's mean time this round."""
+        classes = self.fleet.classes
+        lost: dict[int, Trip] = {}
+        for device, share in failing.items():
+            peers = [way.computed - way.received for other, way in trips.items() if classes[other] == classes[device]]
+            seconds = share * fmean(peers) if peers else 0.0
+            lost[device] = failed_trip(self._begun, down[device], self.fleet.kind(device), seconds)
+        return lost

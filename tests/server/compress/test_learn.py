@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedstill.learning import accuracy, build, restored
+from fedstill.models import architecture
+from fedstill.models.shapes import Shape
+from fedstill.settings import FitSettings
+from fedstill.soft_labels import Floats
+from fedstill.tasks import load_task
+from server.compress.learn import Candidate, Material, learn
+from server.compress.prune import flops
+from simulations.sources import load_digits
+
+TASK_NAME = "simulations.sources:DIGITS"
+TASK = load_task(TASK_NAME)
+ARRAYS = load_digits(None)
+SHAPE = Shape("pooled-conv", ((8,), (16, 16)))
+STEPS = 112
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    labels: Floats = np.full((400, TASK.classes), 0.01, dtype=np.float32)
+    labels[np.arange(400), ARRAYS.train_labels[:400]] = 0.91
+    return Material(
+        task=TASK_NAME,
+        seed=0,
+        images=ARRAYS.train_images[:400],
+        labels=labels,
+        server=(ARRAYS.train_images[400:500], ARRAYS.train_labels[400:500]),
+        validation=(ARRAYS.train_images[500:700], ARRAYS.train_labels[500:700]),
+        calibration=ARRAYS.train_images[:50],
+        how=FitSettings(epochs=0, min_steps=STEPS, batch=32, learning_rate=0.05).of(400),
+    )
+
+
+def test_a_student_that_loses_half_of_its_operations_while_it_distils_still_learns(material: Material) -> None:
+    whole = flops(build(SHAPE.build, TASK, seed=0), TASK)
+    shape, state = learn(Candidate(SHAPE, 0.5, "float32", 2.0, 0.8), material)
+    model = restored(architecture(str(shape)), TASK, state)
+    assert flops(model, TASK) <= whole / 2
+    assert accuracy(model, *material.validation, TASK) > 0.6
+
+
+def test_a_candidate_learns_the_same_whenever_it_is_tried(material: Material) -> None:
+    candidate, short = (
+        Candidate(SHAPE, 0.25, "float32", 3.0, 0.9),
+        replace(material, how=replace(material.how, steps=16)),
+    )
+    (shape, state), (again, other) = learn(candidate, short), learn(candidate, short)
+    assert shape == again
+    assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_temperature_and_alpha_change_what_is_learned(material: Material) -> None:
+    short = replace(material, how=replace(material.how, steps=8))
+    states = [learn(Candidate(SHAPE, 0.0, "float32", *how), short)[1] for how in ((1.0, 1.0), (6.0, 1.0), (1.0, 0.5))]
+    heads = [state["head.weight"] for state in states]
+    assert not any(torch.equal(heads[one], heads[other]) for one, other in ((0, 1), (0, 2), (1, 2)))

@@ -1,0 +1,136 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedstill.cli import main
+from fedstill.errors import ConfigError
+from fedstill.tasks import load_task
+from server.delivery.summary import Found, Summary
+from simulations.deployed import prepare
+from simulations.fleet.run import check, clock_of
+from simulations.fleet.settings import builtin, raw_fleet
+from simulations.fleet.speeds import macs, memory_needed
+from simulations.methods import load_method
+from simulations.scenario import dump, load_scenario
+from simulations.telemetry import adopt
+from simulations.validate import validate
+
+SPEEDS = "train_samples_per_second = 50\npredict_samples_per_second = 200\n"
+CLASS = SPEEDS + "up_kbit_per_second = 1e3\ndown_kbit_per_second = 1e3"
+MINE = "\n".join(f"[classes.{name}]\n{CLASS}\n" for name in ("pi5", "pi4", "zero2w", "mcu"))
+
+
+def fleet_file(folder: Path, content: str = MINE) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("name", builtin())
+@pytest.mark.parametrize("scenario", ["digits", "mnist", "cifar10"])
+def test_built_in_fleets_have_the_classes_of_built_in_scenarios(name: str, scenario: str) -> None:
+    check(load_scenario(scenario, [f"fleet={name}"]))
+
+
+def test_a_scenario_with_a_fleet_is_written_and_read_back(tmp_path: Path) -> None:
+    changes = [f"fleet={fleet_file(tmp_path)}", "fleet.rounds.policy=deadline", "fleet.rounds.deadline_seconds=30"]
+    scenario = load_scenario("digits", changes)
+    assert scenario.fleet is not None
+    assert scenario.fleet.rounds.deadline_seconds == 30
+    (tmp_path / "config.toml").write_text(dump(scenario))
+    assert load_scenario(str(tmp_path / "config.toml")) == scenario
+
+
+def test_a_scenario_file_names_a_fleet_file_beside_it(tmp_path: Path) -> None:
+    fleet_file(tmp_path)
+    (tmp_path / "scenario.toml").write_text('fleet = "mine.toml"\n' + dump(load_scenario("digits")))
+    fleet = load_scenario(str(tmp_path / "scenario.toml")).fleet
+    assert fleet is not None
+    assert fleet.classes["mcu"].train_samples_per_second == 50
+
+
+def test_a_scenario_without_a_fleet_says_nothing_about_one(tmp_path: Path) -> None:
+    scenario = load_scenario("digits")
+    assert "fleet" not in dump(scenario)
+    assert clock_of(scenario, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (MINE.replace("train_samples", "train_sample", 1), "did you mean 'train_samples_per_second'?"),
+        (MINE.replace("train_samples_per_second = 50", "train_samples_per_second = -1", 1), "given: -1"),
+        (MINE.replace("train_samples_per_second = 50\n", "", 1), "nothing says how fast it trains"),
+        (MINE.replace("predict_samples_per_second = 200\n", "", 1), "nothing says how fast it predicts"),
+        (MINE + '[rounds]\npolicy = "deadline"\n', "needs deadline_seconds"),
+        (MINE + '[rounds]\npolicy = "buffered"\n', "needs buffer"),
+        (MINE + '[rounds]\npolicy = "sync"\n', "'synchronous', 'deadline' or 'buffered'"),
+        (MINE + "[classes.mcu.availability]\npattern = 'daily'\nfrom_hour = 3\nto_hour = 3\n", "are the same"),
+        (MINE + "[classes.mcu.power]\nidle_watts = inf\n", "idle_watts"),
+        ("[classes.pi5]\n" + CLASS, "has no class 'pi4'"),
+        (MINE + '[rounds]\npolicy = "buffered"\nbuffer = 9\n', "below the quorum of 10"),
+        (MINE + '[rounds]\npolicy = "buffered"\nbuffer = 21\n', "21 answers of 20 devices"),
+        (MINE + "[classes.mcu]\n", "not valid TOML"),
+        (MINE.replace("[classes.mcu]", "[classes.mcu]\nmemory_bytes = 1000"), "memory_bytes is 1000"),
+        (MINE.replace("predict_samples_per_second = 200", "predict_from_telemetry = true"), "no device of this class"),
+    ],
+)
+def test_a_wrong_fleet_is_one_clear_line_exit_code_2_and_no_folder(
+    content: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fedstill", "simulate", "digits", "--out", str(tmp_path / "run"), "--fleet"]
+    monkeypatch.setattr(sys, "argv", [*command, str(fleet_file(tmp_path, content))])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    told = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert reason in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("referense", "did you mean 'reference'?"), ("/no/such.toml", "No such file")]
+)
+def test_a_fleet_that_is_not_there_is_named(name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason.replace("?", r"\?")):
+        raw_fleet(name)
+
+
+def test_methods_with_rounds_of_their_own_and_real_devices_have_no_fleet(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no virtual time"):
+        load_method("digits", "fedavg", ["fleet=reference"])
+    with pytest.raises(ConfigError, match="fleet is for simulations"):
+        prepare("digits", ["fleet=reference"], tmp_path / "run", {0: "pi5"}, tmp_path / "keys")
+
+
+def test_the_prediction_speed_is_what_the_classes_own_devices_told(tmp_path: Path) -> None:
+    told = Found(
+        device_class="pi4",
+        version=3,
+        task="digits",
+        student="tiny-conv-s",
+        devices=7,
+        outcomes={"committed": 7},
+        latency_ms_p50=4.0,
+    )
+    (tmp_path / "told.json").write_text(Summary(found=(told,)).model_dump_json())
+    by_telemetry = SPEEDS.replace("predict_samples_per_second = 200", "predict_from_telemetry = true")
+    own = fleet_file(tmp_path, MINE.replace(f"[classes.pi4]\n{SPEEDS}", f"[classes.pi4]\n{by_telemetry}"))
+    scenario = load_scenario("digits", [f"fleet={own}", f"telemetry='{tmp_path / 'told.json'}'"])
+    validate(scenario)
+    adopt(scenario, tmp_path)
+    clock = clock_of(scenario, tmp_path)
+    assert clock is not None
+    assert clock.fleet.speeds["pi4"].predict == 250
+    assert clock.fleet.speeds["pi4"].source == "telemetry: 7 devices, version 3"
+    assert clock.fleet.speeds["pi5"].predict == 200
+
+
+def test_macs_and_memory_are_those_of_the_student() -> None:
+    task = load_task("simulations.sources:DIGITS")
+    assert 10_000 < macs("tiny-separable-s", task) < macs("tiny-conv-m", task) < 10_000_000
+    weights = memory_needed("tiny-conv-m", task, 0, 1) - 4 * 64
+    assert memory_needed("tiny-conv-m", task, 100, 1) - 4 * 64 - weights == 100 * 48
+    assert weights == 12 * 16_794
