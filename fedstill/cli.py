@@ -54,7 +54,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, _stop)
     entries = importlib.metadata.entry_points(group=GROUP)
     # A command loads its own room alone, so that a device never needs what only the others' commands import.
-    for entry in [entry for entry in entries if entry.name in sys.argv[1:2]] or entries:
+    named = [entry for entry in entries if entry.name in sys.argv[1:2]] or entries
+    for entry in {entry.value: entry for entry in named}.values():  # a room may have several names
         entry.load()(app)
     try:
         code = app(standalone_mode=False)  # what a command ends with on purpose comes back as its result
