@@ -13,7 +13,6 @@ import tomllib
 from pathlib import Path
 
 TIMEOUT = 5.0  # seconds
-DELIVERY_PORT = 9443
 
 
 def answers(port: int, path: str, authority: Path) -> bool:
@@ -45,8 +44,6 @@ def healthy(what: str) -> bool:
         OSError: it is not there.
         ValueError: there is no such part.
     """
-    if what == "delivery":
-        return listens(DELIVERY_PORT)
     if what == "device":
         run = Path(os.environ["FEDSTILL_HOME"]) / "run"
         return all(lives(run / f"{name}.pid") for name in ("agent", "supernode"))
@@ -56,6 +53,8 @@ def healthy(what: str) -> bool:
         return answers(int(config["port"]), "/health", home / "ca.crt")
     if what == "enrolment":
         return answers(int(config["enrolment_port"]), "/ca.crt", home / "ca.crt")
+    if what == "delivery":
+        return listens(int(config["delivery_port"]))
     raise ValueError(f"no part is called {what}")
 
 

@@ -14,14 +14,15 @@ ARG PIP_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_NO_INDEX
 ARG PIP_TRUSTED_HOST
-ARG EXTRA=edge
 WORKDIR /opt/source
 # Empty packages first: a change of the code then leaves the layer of the dependencies as it is. On ARM torch 2.10 dies
 # with an illegal instruction on older cores, and later builds want CUDA.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN for room in fedstill protos server client simulations deploy; do mkdir $room && touch $room/__init__.py; done \
     && if [ "$(uname -m)" = aarch64 ]; then sed -i 's/^torch==.*/torch>=2.8,<2.10/' constraints.txt; fi \
-    && pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA]"
+    && pip install --no-cache-dir --constraint constraints.txt '.[edge]'
+ARG EXTRA=edge
+RUN if [ "$EXTRA" != edge ]; then pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA]"; fi
 COPY fedstill fedstill
 COPY protos protos
 COPY server server

@@ -27,7 +27,7 @@ COPY client client
 COPY simulations simulations
 COPY deploy deploy
 RUN pip install --no-cache-dir --no-deps --force-reinstall --constraint constraints.txt . \
-    && cd /var/lib/fedstill && mkdir server keys releases delivery data && chmod 700 server keys \
+    && cd /var/lib/fedstill && mkdir server keys data && chmod 700 server keys \
     && mkdir -p /etc/fedstill/tls \
     && chown -R fedstill:fedstill /var/lib/fedstill /etc/fedstill
 

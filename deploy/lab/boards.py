@@ -16,17 +16,19 @@ class Board:
     Attributes:
         memory_mb: megabytes (2^20 bytes) of memory, as the class's smallest board has; there is no swap.
         cpus: cores of this machine. Faster classes get more of them; it says nothing about the speed of a real board.
+        torch: whether torch fits; what has none learns by `head`, or observes.
     """
 
     memory_mb: int
     cpus: float
+    torch: bool = True
 
 
 BOARDS = {
     "jetson": Board(memory_mb=4096, cpus=2.0),
     "pi5": Board(memory_mb=2048, cpus=2.0),
     "pi4": Board(memory_mb=1024, cpus=1.0),
-    "zero2w": Board(memory_mb=512, cpus=0.5),
+    "zero2w": Board(memory_mb=512, cpus=0.5, torch=False),
 }
 
 

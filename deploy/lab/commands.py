@@ -40,12 +40,17 @@ def up(
     device_image: Annotated[
         str, typer.Option(help="Image of the devices; one for arm64 runs where binfmt is set up.")
     ] = "fedstill/client:train",
+    small_image: Annotated[str, typer.Option(help="Image of devices that torch doesn't fit.")] = "fedstill/client",
 ) -> None:
     """Start a server and devices, each with its class's memory and CPU, enrolled, with data of its own."""
     fleet = read_fleet(devices)
     engine = _engine(name)
-    bring_up(engine, fleet, Images(server_image, proxy_image, device_image), scenario, assignments or [], _say)
-    _say(f"next: docker exec {engine.prefix}server fedstill server run {scenario}")
+    bring_up(
+        engine, fleet, Images(server_image, proxy_image, device_image, small_image), scenario, assignments or [], _say
+    )
+    small = [kind for kind in dict.fromkeys(fleet) if not BOARDS[kind].torch]
+    learners = "".join(f" --set device_classes.{kind}.learner=head" for kind in small)
+    _say(f"next: docker exec {engine.prefix}server fedstill server run {scenario}{learners}")
 
 
 @lab.command()

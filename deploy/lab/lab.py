@@ -21,7 +21,7 @@ POLL = 2.0
 SERVE = f'fedstill server init --host "$HOST" --public-port {PORT} && exec fedstill server start'
 # A container that starts again is enrolled already.
 TAKE_PART = (
-    'test -e "$FEDSTILL_HOME/device.toml" || fedstill client enroll "$TOKEN" --data "$DATA" --proxy "$PROXY" || exit 2'
+    'test -e "$FEDSTILL_HOME/device.toml" || fedstill client enroll "$TOKEN" --data "$DATA" || exit 2'
     "; exec fedstill client start"
 )
 
@@ -33,12 +33,18 @@ class Images:
     Attributes:
         server: SuperLink, superexec, enrolment.
         proxy: what devices reach of them.
-        device: agent and SuperNode.
+        device: agent and SuperNode, with torch.
+        small: the same without torch, for boards that it doesn't fit.
     """
 
     server: str
     proxy: str
     device: str
+    small: str
+
+    def of(self, kind: str) -> str:
+        """Return the image of a class's devices."""
+        return self.device if BOARDS[kind].torch else self.small
 
 
 def up(
@@ -64,7 +70,7 @@ def up(
     """
     if engine.containers():
         raise ConfigError("this lab is up already; `fedstill lab status` shows it, `fedstill lab down` ends it")
-    for image in (images.server, images.proxy, images.device):
+    for image in (images.server, images.proxy, *map(images.of, fleet)):
         engine.check_image(image)
     try:
         engine.open_network()
@@ -74,7 +80,7 @@ def up(
             part for change in (*changes, f"devices={max(len(fleet), MIN_SHARES)}") for part in ("--set", change)
         ]
         engine.run(server, "fedstill", "split", scenario, SPLIT, *settings)
-        devices = [_device(engine, server, images.device, number, kind) for number, kind in enumerate(fleet)]
+        devices = [_device(engine, server, images.of(kind), number, kind) for number, kind in enumerate(fleet)]
         for device in devices:
             _until_well(engine, device, "device")
             say(f"device: {device.name}, {describe(device)}")
@@ -90,7 +96,7 @@ def _server(engine: Engine, images: Images) -> Any:
     )
     with told():
         server.start()
-    for part in ("superlink", "enrolment"):
+    for part in ("superlink", "enrolment", "delivery"):
         _until_well(engine, server, part)
     # The control API stays on the loopback address that the two share; what devices reach is the proxy.
     proxy = engine.create("proxy", images.proxy, ["nginx", "-g", "daemon off;"], network_mode=f"container:{server.id}")
@@ -112,18 +118,13 @@ def _device(engine: Engine, server: Any, image: str, number: int, kind: str) -> 
         ["sh", "-c", TAKE_PART],
         network=engine.network,
         labels={"fedstill.class": kind},
-        environment={
-            "TOKEN": token,
-            "DATA": f"{data}/device-{number}/data.toml",
-            "PROXY": f"{data}/proxy-images.npy",
-            "OMP_NUM_THREADS": "1",
-        },
+        environment={"TOKEN": token, "DATA": f"{data}/device-{number}/data.toml"},
         mem_limit=f"{board.memory_mb}m",
         memswap_limit=f"{board.memory_mb}m",
         nano_cpus=int(min(board.cpus, cores) * 1e9),
     )
     # It gets its own share of the samples: no volume holds those of others.
-    own = engine.run(server, "tar", "-c", "-C", SPLIT, f"device-{number}", "test.npz", "proxy-images.npy")
+    own = engine.run(server, "tar", "-c", "-C", SPLIT, f"device-{number}", "test.npz")
     with told():
         device.put_archive(data, own)
         device.start()

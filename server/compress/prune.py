@@ -4,8 +4,8 @@ Channels that depend on each other, a convolution's outputs, its BatchNorm and t
 (DepGraph, Fang et al. 2023, arXiv 2301.12900, as `torch-pruning` finds them). Those that matter least go first:
 
 * `l1`: sum of |w| of a channel's weights (Li et al. 2017, arXiv 1608.08710)
-* `taylor`: |g w|, the first-order change of the loss without the weight, of the distillation loss on a batch (Molchanov
-  et al. 2019, arXiv 1906.10771, equation 8)
+* `taylor`: sum of |g w|, to first order what the distillation loss on a batch changes by without a weight (Molchanov et
+  al. 2019, arXiv 1906.10771)
 
 Importances are compared across layers, after division by each layer's mean.
 """
@@ -61,25 +61,27 @@ def prune(
     if importance == "taylor":
         loss(model).backward()  # type: ignore[no-untyped-call]
     measures = {
-        "l1": lambda: torch_pruning.importance.MagnitudeImportance(p=1),
-        "taylor": lambda: torch_pruning.importance.TaylorImportance(),
+        "l1": torch_pruning.importance.MagnitudeImportance(p=1),
+        "taylor": torch_pruning.importance.TaylorImportance(),
     }
     pruner = torch_pruning.pruner.BasePruner(
         model,
         _example(task),
-        importance=measures[importance](),
+        importance=measures[importance],
         global_pruning=True,
         pruning_ratio=MAX_RATIO,
         max_pruning_ratio=MAX_RATIO,
         iterative_steps=STEPS,
         ignored_layers=[model.head],
     )
+    left = flops(model, task)
     for _ in range(STEPS):
-        if flops(model, task) <= limit:
+        if left <= limit:
             break
         pruner.step()
-    if flops(model, task) > limit:
-        raise ExportError(f"{shape} can't be pruned to {limit:,.0f} operations: {flops(model, task):,.0f} are left")
+        left = flops(model, task)
+    if left > limit:
+        raise ExportError(f"{shape} can't be pruned to {limit:,.0f} operations: {left:,.0f} are left")
     return shape.with_widths_of(model), state_of(model)
 
 

@@ -127,7 +127,7 @@ def init(
 def start(
     home: Folder = None,
     only: Annotated[
-        str, typer.Option(help="Be only this one: superlink, superexec, enrolment or delivery; for a container.")
+        str, typer.Option(help="Be only this one of them, for a container of its own: superlink, delivery...")
     ] = "",
 ) -> None:
     """Run SuperLink, superexec, enrolment and delivery service until Ctrl-C; what ends is started again."""

@@ -21,6 +21,7 @@ import onnx
 import torch
 from torch import nn
 
+from fedstill.errors import ExportError
 from fedstill.learning import fit, normalize
 from fedstill.losses import kd_from_probabilities
 from fedstill.rng import torch_seed
@@ -93,8 +94,22 @@ def distil_aware(
         The int8 model, and on which share of the calibration samples it predicts what torch does with it.
 
     Raises:
-        ExportError: the result can't be exported.
+        ExportError: torchao can't rewrite the student, or the result can't be exported; no file is written.
     """
+    try:
+        converted = _learned(deepcopy(model), task, student, lesson)
+    except Exception as error:  # of torch's exporter and torchao's rewriting, which raise whatever they meet
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{student} can't learn under quantization: {reason}") from error
+    export(converted, task, target)
+    with torch.no_grad():
+        wanted: Floats = converted(normalize(calibration, task)).numpy()
+    found = logits(target.read_bytes(), task, calibration)
+    return onnx.load(target), float(np.mean(wanted.argmax(axis=1) == found.argmax(axis=1)))
+
+
+def _learned(model: nn.Module, task: Task, student: str, lesson: Awareness) -> nn.Module:
+    """Return a model as torchao's graph of integers, after it has learned as one that is only rounded."""
     with _quiet():
         from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
@@ -102,15 +117,12 @@ def distil_aware(
 
         batch: Any = torch.export.Dim("batch")
         example = (normalize(lesson.images[:2], task),)
-        graph = torch.export.export(deepcopy(model).train(), example, dynamic_shapes=({0: batch},)).module()
+        graph = torch.export.export(model.train(), example, dynamic_shapes=({0: batch},)).module()
         how = x86.get_default_x86_inductor_quantization_config(is_qat=True)
         prepared = allow_exported_model_train_eval(prepare_qat_pt2e(graph, x86.X86InductorQuantizer().set_global(how)))
         loss = partial(kd_from_probabilities, temperature=lesson.temperature)
         labels, seed = torch.from_numpy(lesson.labels), torch_seed(lesson.seed, "aware", student)
         fit(prepared, lesson.images, labels, task, lesson.how.of(len(labels)), loss, seed)
-        converted = allow_exported_model_train_eval(convert_pt2e(prepared.eval()))
-    export(converted, task, target)
-    with torch.no_grad():
-        wanted: Floats = converted(normalize(calibration, task)).numpy()
-    found = logits(target.read_bytes(), task, calibration)
-    return onnx.load(target), float(np.mean(wanted.argmax(axis=1) == found.argmax(axis=1)))
+        prepared.eval()  # returns nothing here, other than any module's own
+        converted: nn.Module = allow_exported_model_train_eval(convert_pt2e(prepared))
+    return converted

@@ -52,6 +52,11 @@ def agreement(share: float) -> Check:
     return Check("agreement with torch", f"{100 * share:.1f} %", f"{100 * MIN_AGREEMENT:.0f} %", share >= MIN_AGREEMENT)
 
 
+def learned(failure: str) -> Check:
+    """Tell why a student could not learn on under quantization; what it loses without refuses it."""
+    return Check("quantization-aware", failure, "a student that torchao can rewrite", passed=False, refuses=False)
+
+
 def suits(unsuited: str) -> Check:
     """Check that the class's format does something for its student; `unsuited` says why it does not."""
     return Check("format", unsuited or "suits", "one that suits the student", not unsuited)

@@ -160,18 +160,19 @@ def release(
     if wanted == "measured":
         tried = candidates(fp32, task, calibration, test, before, budget)
         wanted = best(tried)
-    special: list[Check] = []
     proto, kind, unsuited = _converted(FORMATS[wanted], fp32, folder, task, calibration)
-    if unsuited:
-        special = [checks.suits(unsuited)]
+    special = [checks.suits(unsuited)] if unsuited else []
     file = folder / _file_of(kind.name)
     after = logits(file.read_bytes(), task, images).argmax(axis=1)
     calibrated: float | None = None
     if aware is not None and kind.name == "static-int8" and not _drop(before, after, labels).passed:
-        calibrated = float((after == labels).mean())
-        proto, agreement = distil_aware(model, file, task, student, aware, calibration)
-        kind, special = AWARE, [*special, checks.agreement(agreement)]
-        after = logits(file.read_bytes(), task, images).argmax(axis=1)
+        try:
+            proto, agreement = distil_aware(model, file, task, student, aware, calibration)
+        except ExportError as error:  # the calibrated file stays, and is refused for what it loses
+            special = [checks.learned(str(error))]
+        else:
+            calibrated, kind, special = float((after == labels).mean()), AWARE, [checks.agreement(agreement)]
+            after = logits(file.read_bytes(), task, images).argmax(axis=1)
     content = file.read_bytes()
     held = weight_kinds(proto)
     confusion = np.zeros((task.classes, task.classes), dtype=np.int64)

@@ -27,7 +27,7 @@ from simulations.compress.finished import Finished, open_run
 from simulations.compress.front import holding, nearest
 from simulations.compress.plan import PLAN, CompressPlan, class_of, read_plan
 from simulations.compress.prepare import prepare_plan, space_of
-from simulations.compress.search import Search
+from simulations.compress.search import Evaluate, Search
 from simulations.figures import milliseconds, percent, size
 from simulations.launch import Engine, How, launch, prepare
 from simulations.progress import RunProgress
@@ -112,28 +112,33 @@ def _search(
         write_atomic(out / PLAN, tomli_w.dumps(plan.model_dump(exclude_none=True)).encode())
         search = Search(out, space_of(plan.shape, plan.formats, run), plan.budget, run.scenario.seed)
         try:
-            done = search.finished
-            if done >= plan.trials and (out / JSON).is_file():
-                _print(json.loads((out / JSON).read_text()), out, console)
-                return
-            evaluate = partial(_evaluate, plan=plan, material=material or run.material(plan.steps))
-            progress.stage("students", plan.trials, done)
-            while (done := search.finished) < plan.trials:
-                tried = search.step(evaluate)
-                progress.step(done + 1, "" if tried is None else f"{tried.student} {tried.figures.accuracy:.3f}")
+            if search.finished < plan.trials:
+                (out / JSON).unlink(missing_ok=True)  # it is there when all is done
+                evaluate = partial(_evaluate, plan=plan, material=material or run.material(plan.steps))
+                _try(search, evaluate, plan.trials, progress)
             measured, failures = search.tried, search.failures
         finally:
             search.close()
-        held = holding(measured, plan.budget)
-        if not held:
-            what = nearest(measured, plan.budget) if measured else failures[-1]
-            raise ConfigError(f"none of {plan.trials} students meets the budget; what comes nearest: {what}")
-        progress.stage("release", 1)
-        found = finish(out, plan, run, measured, held, open_keys(keys))
-        progress.step(1)
+        if not (out / JSON).exists():
+            held = holding(measured, plan.budget)
+            if not held:
+                what = nearest(measured, plan.budget) if measured else failures[-1]
+                raise ConfigError(f"none of {plan.trials} students meets the budget; what comes nearest: {what}")
+            progress.stage("release", 1)
+            finish(out, plan, run, measured, held, open_keys(keys))
+            progress.step(1)
+    found = json.loads((out / JSON).read_text())
     _print(found, out, console)
     if found["chosen"]["refused"]:
         raise ReleaseError(f"the chosen student is refused: {'; '.join(found['chosen']['refused'])}")
+
+
+def _try(search: Search, evaluate: Evaluate, trials: int, progress: RunProgress) -> None:
+    """Run the trials that are missing."""
+    progress.stage("students", trials, search.finished)
+    while search.finished < trials:
+        tried = search.step(evaluate)
+        progress.step(search.finished, "" if tried is None else f"{tried.student} {tried.figures.accuracy:.3f}")
 
 
 def _evaluate(candidate: Candidate, plan: CompressPlan, material: Material) -> tuple[Shape, State, Figures]:

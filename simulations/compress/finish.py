@@ -28,8 +28,8 @@ HAND_MADE = 0  # the first trial
 
 def finish(
     out: Path, plan: CompressPlan, run: Finished, tried: Sequence[Tried], held: Sequence[Tried], keys: Keys
-) -> dict[str, Any]:
-    """Write the front, its picture and the chosen student, and return the front.
+) -> None:
+    """Write the front, its picture and the chosen student, the front last: it says that all is there.
 
     Args:
         out: the search's folder.
@@ -69,7 +69,6 @@ def finish(
     }
     write_picture(out / PICTURE, plan, tried, front, best)
     write_json(out / JSON, found)
-    return found
 
 
 def _row(one: Tried) -> dict[str, Any]:

@@ -84,16 +84,19 @@ def compute_seconds(work: Work, speeds: Speeds, slowness: float) -> float:
 
 def slowness(stragglers: StragglerSettings, seed: int, device: int, round_number: int) -> float:
     """Return how many times as long as its class a device computes in a round, drawn from the run's seed."""
-    factor = math.exp(stragglers.spread * stream(seed, "fleet-speed", device).standard_normal())
-    if stream(seed, "fleet-straggler", device, round_number).random() < stragglers.share:
+    factor = 1.0
+    if stragglers.spread:
+        factor = math.exp(stragglers.spread * stream(seed, "fleet-speed", device).standard_normal())
+    if stragglers.share and stream(seed, "fleet-straggler", device, round_number).random() < stragglers.share:
         factor *= stragglers.factor
     return factor
 
 
 def failure(probability: float, seed: int, device: int, round_number: int) -> float | None:
     """Return after which share of its work a device fails in a round, drawn from the run's seed; None: it does not."""
-    rng = stream(seed, "fleet-failure", device, round_number)
-    fails, share = rng.random(2)
+    if not probability:
+        return None
+    fails, share = stream(seed, "fleet-failure", device, round_number).random(2)
     return float(share) if fails < probability else None
 
 
@@ -158,12 +161,9 @@ def end_of_round(
     everyone = max([begin, *settled])
     if rounds.policy == "synchronous":
         return everyone
-    if rounds.policy == "deadline":
-        assert rounds.deadline_seconds is not None
-        end, wanted = min(max([everyone, *arrivals]), begin + rounds.deadline_seconds), quorum
-    else:
-        assert rounds.buffer is not None
-        end, wanted = begin, rounds.buffer
+    wanted, end = rounds.awaited(quorum), begin
+    if rounds.policy == "deadline" and rounds.deadline_seconds is not None:
+        end = min(max([everyone, *arrivals]), begin + rounds.deadline_seconds)
     if len(arrivals) < wanted:  # all that can come is waited for; below the quorum the run then ends
         return max([everyone, *arrivals])
     return max(end, arrivals[wanted - 1])

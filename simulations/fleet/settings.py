@@ -138,6 +138,10 @@ class RoundEndSettings(Settings):
             raise ValueError("policy 'buffered' needs buffer, the number of answers that end a round")
         return self
 
+    def awaited(self, quorum: int) -> int:
+        """Return how many answers a round waits for at least, where `quorum` is what any round needs."""
+        return self.buffer if self.policy == "buffered" and self.buffer is not None else quorum
+
     @property
     def lets_answers_be_late(self) -> bool:
         """Whether a round may end before all answers to it have come."""
@@ -167,14 +171,14 @@ class FleetSettings(Settings):
         for name in classes:
             if name not in self.classes:
                 raise ValueError(f"fleet has no class {name!r}; {nearest(name, list(self.classes))}")
-        if self.rounds.policy == "buffered" and self.rounds.buffer is not None:
-            if self.rounds.buffer < quorum:
-                raise ValueError(
-                    f"fleet.rounds.buffer of {self.rounds.buffer} answers is below the quorum of {quorum}:"
-                    " lower exchange.quorum or raise it"
-                )
-            if self.rounds.buffer > asked:
-                raise ValueError(f"fleet.rounds.buffer waits for {self.rounds.buffer} answers of {asked} devices")
+        awaited = self.rounds.awaited(quorum)
+        if awaited < quorum:
+            raise ValueError(
+                f"fleet.rounds.buffer of {awaited} answers is below the quorum of {quorum}: raise it, or lower"
+                " exchange.quorum"
+            )
+        if awaited > asked:
+            raise ValueError(f"fleet.rounds.buffer waits for {awaited} answers of {asked} devices")
 
 
 def builtin() -> list[str]:

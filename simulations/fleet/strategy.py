@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedstill.errors import QuorumError
 from fedstill.exchange import ServerExchange
 from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.flower.strategy import Conclude
@@ -70,7 +71,14 @@ class TimedDistillation(FederatedDistillation):
         sent = {
             device: self.traffic.uplink.get(device, 0) - self._uplink.get(device, 0) for device in self._asked or ()
         }
-        return self.clock.end(replies, self._down, sent, self._failing)
+        settled = self.clock.end(replies, self._down, sent, self._failing)
+        quorum = self.clock.fleet.quorum
+        if settled.answers < quorum:  # the base class would advise a resumed run, which draws the same again
+            raise QuorumError(
+                f"round {replies.round_number}: {settled.answers} answers of {len(self._down)} devices that were asked,"
+                f" the quorum is {quorum}; begin anew with another fleet or exchange.quorum"
+            )
+        return settled
 
     def _box(self, round_number: int) -> MutableMapping[int, SoftLabels]:
         if self.clock.fleet.settings.rounds.lets_answers_be_late:

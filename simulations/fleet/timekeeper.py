@@ -82,7 +82,7 @@ class Timekeeper:
         fleet, rounds = self.fleet, self.fleet.settings.rounds
         idle = [device for device in reached if device not in self.under_way]
         awaited = sum(self._is_usable(one, round_number) for one in self.under_way.values())
-        needed = fleet.quorum if rounds.buffer is None else rounds.buffer
+        needed = rounds.awaited(fleet.quorum)
         begun, until = self.now, self.now + PATIENCE_DAYS * DAY_HOURS * HOUR
         while True:
             there = [device for device in idle if self._presence(device).there(begun)]
@@ -144,7 +144,6 @@ class Timekeeper:
             ended=ended,
             until=ended + rounds.server_seconds,
             offline=self._offline,
-            busy=earlier,
             trips=trips,
             lost=lost,
             earlier={device: one.trip for device, one in earlier.items()},

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +18,10 @@ from fedstill.errors import ConfigError
 from fedstill.invitation import Invitation
 from simulations.device_folders import PROXY, write_device_folders
 from simulations.scenario import load_scenario
+from tests.deploy.deployment import PATIENCE, command, free_ports
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(2400)]
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PATIENCE = 600
 SETTINGS = (
     "rounds=1",
     "devices=4",  # as many as the scenario has classes; one of them takes part
@@ -66,10 +65,7 @@ def environment() -> Iterator[dict[str, str]]:
     except ConfigError as error:
         pytest.skip(str(error))
     tool = [*compose(), "-f", str(DEPLOY / "compose.yaml")]
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [str(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
+    ports = [str(port) for port in free_ports(3)]
     names = ("FEDSTILL_PORT", "FEDSTILL_ENROLMENT_PORT", "FEDSTILL_DELIVERY_PORT")
     own = {"COMPOSE_PROJECT_NAME": "fedstilltest", **dict(zip(names, ports, strict=True))}
     down = (*tool, "down", "--volumes", "--remove-orphans")
@@ -104,14 +100,12 @@ def test_a_device_outside_takes_part_in_a_run_of_the_compose_server(
         Invitation.decode(token), address=f"localhost:{environment['FEDSTILL_ENROLMENT_PORT']}"
     )
     write_device_folders(load_scenario("digits", SETTINGS), tmp_path / "data")
-    command = [sys.executable, "-m", "fedstill.cli", "client"]
     home = ["--home", str(tmp_path / "device")]
     data = ["--data", str(tmp_path / "data" / "device-0" / "data.toml"), "--proxy", str(tmp_path / "data" / PROXY)]
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        own = str(found.getsockname()[1])
-    call(*command, "enroll", invitation.encode(), *home, *data, "--port", own, environment={})
+    own = str(free_ports(1)[0])
+    call(*command("client", "enroll"), invitation.encode(), *home, *data, "--port", own, environment={})
     with (tmp_path / "out").open("wb") as out:
-        device = subprocess.Popen([*command, "start", *home], stdout=out, stderr=out)
+        device = subprocess.Popen(command("client", "start", *home), stdout=out, stderr=out)
     try:
         settings = [part for change in SETTINGS for part in ("--set", change)]
         told = call(fedstill, "server", "run", "digits", *settings, environment=environment)

@@ -29,6 +29,7 @@ SETTINGS = (
     "device.revisit.epochs=2",
     "students.distil.epochs=4",
     "central.fit.epochs=1",
+    "device_classes.zero2w.learner=head",
 )
 POST = """
 import http.client, socket, ssl, sys
@@ -83,6 +84,7 @@ def test_a_federation_of_containers_on_real_digits(lab: Engine) -> None:
         assert content is not None
         summary = json.loads(content.read())
     assert {name: facts["devices"] for name, facts in summary["device_classes"].items()} == FLEET
+    assert summary["device_classes"]["zero2w"]["learner"] == "head"
     for facts in summary["device_classes"].values():
         assert facts["accuracy_released"] > 0.5  # of ten classes; chance is 0.1
         assert not facts["refused"]

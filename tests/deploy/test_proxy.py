@@ -6,18 +6,22 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from fedstill.errors import ConfigError
+from protos.delivery_pb2 import NewestRequest
+from protos.delivery_pb2_grpc import DeliveryStub
 from server.deployment.bundle import KEYS, write_bundle
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
+from tests.deploy.deployment import PATIENCE, command, eventually, fedstill, free_ports
 
 pytestmark = [
     pytest.mark.deploy,
@@ -25,7 +29,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed"),
 ]
 CONFIG = Path(__file__).parents[2] / "deploy" / "images" / "nginx.conf"
-PATIENCE = 300
 BY_WAY_OF = (
     "/v1/control/start-run",
     "//v1/control/start-run",
@@ -61,23 +64,6 @@ class Deployed:
             connection.close()
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fedstill.cli", *arguments]
-
-
-def fedstill(*arguments: str) -> str:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def eventually(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
-        time.sleep(0.1)
-
-
 def listens(port: int) -> bool:
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
@@ -91,6 +77,7 @@ def own_config(folder: Path, home: Path, ports: dict[str, int]) -> str:
         "listen 8443": f"listen 127.0.0.1:{ports['public']}",
         "server 127.0.0.1:8000": f"server 127.0.0.1:{ports['superlink']}",
         "server 127.0.0.1:8001": f"server 127.0.0.1:{ports['enrolment']}",
+        "server 127.0.0.1:8002": f"server 127.0.0.1:{ports['delivery']}",
         "/etc/fedstill/tls": str(home),
     }
     for old, new in changes.items():
@@ -102,14 +89,11 @@ def own_config(folder: Path, home: Path, ports: dict[str, int]) -> str:
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("proxy")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = dict(zip(("public", "superlink", "enrolment"), (s.getsockname()[1] for s in sockets), strict=True))
-    for opened in sockets:
-        opened.close()
+    ports = dict(zip(("public", "superlink", "enrolment", "delivery"), free_ports(4), strict=True))
     home = ServerHome(folder / "server")
     public = ("--public-port", str(ports["public"]), "--port", str(ports["superlink"]))
-    enrolment = ("--enrolment-listen", "127.0.0.1", "--enrolment-port", str(ports["enrolment"]))
-    fedstill("server", "init", "--host", "localhost", "--home", str(home.folder), *public, *enrolment)
+    inner = ("--enrolment-port", str(ports["enrolment"]), "--delivery-port", str(ports["delivery"]))
+    fedstill("server", "init", "--host", "localhost", "--home", str(home.folder), *public, *inner)
     config = folder / "nginx.conf"
     config.write_text(own_config(folder, home.folder, ports))
     with (folder / "out").open("wb") as out:
@@ -118,7 +102,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             subprocess.Popen(["nginx", "-c", str(config), "-g", "daemon off;"], stdout=out, stderr=out),
         ]
     try:
-        eventually(lambda: all(map(listens, ports.values())), "SuperLink, enrolment service and proxy")
+        eventually(lambda: all(map(listens, ports.values())), "the server and the proxy")
         assert running[1].poll() is None, (folder / "out").read_text()
         yield Deployed(home, ports["public"])
     finally:
@@ -170,10 +154,20 @@ def test_enrolment_answers_through_the_proxy(deployed: Deployed) -> None:
     connection.close()
 
 
+def test_the_delivery_service_answers_through_the_proxy_and_its_reflection_does_not(deployed: Deployed) -> None:
+    proof = grpc.ssl_channel_credentials((deployed.home / "ca.crt").read_bytes())
+    with grpc.secure_channel(f"localhost:{deployed.public}", proof) as channel:
+        asked = NewestRequest(device_id="none", device_class="pi4")
+        answer = DeliveryStub(channel).Newest(asked, timeout=PATIENCE)
+        assert (answer.granted, bool(answer.reason)) == (False, True)
+        with pytest.raises(grpc.RpcError) as closed:
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)
+        assert closed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_a_device_connects_through_the_proxy(deployed: Deployed, tmp_path: Path) -> None:
     token = fedstill("server", "token", "--class", "pi4", "--home", str(deployed.home.folder)).strip()
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        own = str(found.getsockname()[1])
+    own = str(free_ports(1)[0])
     fedstill("client", "enroll", token, "--home", str(tmp_path / "device"), "--port", own)
     assert f":{deployed.public}" in (tmp_path / "device" / "device.toml").read_text()
     with (tmp_path / "out").open("wb") as out:

@@ -59,6 +59,9 @@ def timed(small: Scenario, policy: str) -> Scenario:
         classes["pi4"]["failure"] = 0.3
     fleet = {"classes": classes, "rounds": {"policy": policy, **POLICIES[policy]}}
     raw = {**small.model_dump(exclude_none=True), "rounds": ROUNDS, "fleet": fleet}
+    if policy != "deadline":  # one with a teacher is enough
+        del raw["teacher"]
+        raw["data"] = {**raw["data"], "server_samples": 0, "guard_samples": 0}
     return resolved(raw, [], "test")
 
 

@@ -245,6 +245,46 @@ def test_with_a_duration_only_what_was_asked_can_be_published() -> None:
         server.publish(1, others, rows(len(others)))
 
 
+@pytest.mark.parametrize("duration", [0, 5])
+def test_a_consensus_about_earlier_samples_reaches_all_devices_however_many_rounds_they_missed(duration: int) -> None:
+    server, always, seldom = caching(duration), LabelCache.empty(40, 3), LabelCache.empty(40, 3)
+    for round_number in range(1, 7):
+        before, asked = (
+            server.ids(round_number - 1) if round_number > 1 else np.zeros(0, np.int64),
+            server.ids(round_number),
+        )
+        task = open_request(CONTEXT, always, server.request(0, round_number))
+        always = task.cache
+        labels = soft_labels(task.predict, rows(len(task.predict)))
+        server.accept(0, round_number, close_task(CONTEXT, task, labels, "float16"))
+        again = np.setdiff1d(before, asked)
+        again = again[server.changeable(round_number, again)]
+        ids = np.union1d(asked, again)
+        server.publish(round_number, ids, rows(len(ids)), again)
+        if round_number == 3:
+            seldom = open_request(CONTEXT, seldom, server.request(1, 4)).cache
+            server.acknowledged[1] = seldom.version
+    for device, cache in ((0, always), (1, seldom)):
+        task = open_request(CONTEXT, cache, server.request(device, 7))
+        assert task.cache.checksum == server.cache.checksum
+        assert np.array_equal(task.predict, server.ids(7))
+
+
+def test_samples_that_a_round_drew_and_did_not_ask_about_can_not_be_changed_in_it() -> None:
+    server, device = caching(), LabelCache.empty(40, 3)
+    rest = np.zeros(0, dtype=np.int64)
+    number = 0
+    while not len(rest):
+        number += 1
+        drawn = draw(CONTEXT.seed, number, 40, 10, independent=True)
+        rest = np.setdiff1d(drawn, server.ids(number))
+        if not len(rest):
+            _, device = play(server, device, number)
+    assert not server.changeable(number, rest).any()
+    with pytest.raises(ValueError, match="drew and did not ask"):
+        server.publish(number, rest, rows(len(rest)), rest)
+
+
 def test_a_consensus_that_covers_a_part_of_what_was_asked_leaves_the_rest_due() -> None:
     server, device = caching(), LabelCache.empty(40, 3)
     task = open_request(CONTEXT, device, server.request(0, 1))

@@ -1,6 +1,7 @@
 """Concluded rounds: resumable with labels that last and with reputations, also when nothing was asked."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedstill.consensus import Votes
 from fedstill.exchange import ServerExchange
 from fedstill.flower import FederatedDistillation, answer, describe
-from fedstill.rounds import RoundReplies
+from fedstill.rounds import Reopened, RoundReplies
 from fedstill.soft_labels import soft_labels
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Row
@@ -117,6 +118,26 @@ def test_a_federation_that_resumes_knows_who_lied(small: Scenario, tmp_path: Pat
     lost, regained = (row["reputation"] for row in undisturbed)
     assert lost["3"] < 0.5 * lost["0"]
     assert lost["3"] < regained["3"] < 0.9 * regained["0"]
+
+
+def test_late_answers_change_what_their_round_decided_and_judge_nobody_twice(small: Scenario, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    server = federation(with_rule(small, "reputable-experts"), tmp_path, rows)
+    first, second = (replies(server, number) for number in (1, 2))
+    in_time = {device: first.votes[device] for device in range(3)}
+    server.conclude(replace(first, votes=in_time))
+    known = {device: values.copy() for device, values in server.knowledge.reputation.items()}
+    before = server.exchange.cache
+    late = Reopened(1, first.ids, first.votes, frozenset({3}))
+    server.conclude(replace(second, votes={}, reopened=(late,), answered=1))
+    cache = server.exchange.cache
+    assert np.flatnonzero(cache.changed == 3).tolist() == first.ids.tolist()
+    assert (cache.labels[first.ids] != before.labels[first.ids]).any()
+    assert (cache.labels[second.ids] == before.labels[second.ids]).all()
+    assert server.knowledge.reputation.keys() == {0, 1, 2, 3}
+    assert all((server.knowledge.reputation[device] == values).all() for device, values in known.items())
+    assert [(row["answers"], row["covered"]) for row in rows] == [(3, 1.0), (1, 0.0)]
+    assert rows[1]["entropy_before"] is None
 
 
 def test_a_rule_that_keeps_no_reputation_logs_none(small: Scenario, tmp_path: Path) -> None:

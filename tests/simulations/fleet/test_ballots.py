@@ -99,7 +99,7 @@ def test_about_names_what_is_not_known_as_absent() -> None:
 DRAW = st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True).map(sorted)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     draws=st.lists(DRAW, min_size=3, max_size=6),
     delays=st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=6, max_size=6),

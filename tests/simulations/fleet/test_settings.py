@@ -5,6 +5,7 @@ import pytest
 
 from fedstill.cli import main
 from fedstill.errors import ConfigError
+from fedstill.flower import RoundPolicy
 from fedstill.tasks import load_task
 from server.delivery.summary import Found, Summary
 from simulations.deployed import prepare
@@ -48,6 +49,14 @@ def test_a_scenario_file_names_a_fleet_file_beside_it(tmp_path: Path) -> None:
     fleet = load_scenario(str(tmp_path / "scenario.toml")).fleet
     assert fleet is not None
     assert fleet.classes["mcu"].train_samples_per_second == 50
+
+
+@pytest.mark.parametrize("changes", [[], ["exchange.active=7"], ["exchange.quorum=0.01"], ["exchange.quorum=0.31"]])
+def test_a_scenarios_quorum_is_that_of_its_rounds(changes: list[str]) -> None:
+    scenario = load_scenario("digits", changes)
+    wire = scenario.exchange
+    policy = RoundPolicy(scenario.devices, wire.quorum, active=wire.active)
+    assert scenario.quorum == policy.needed(scenario.devices)
 
 
 def test_a_scenario_without_a_fleet_says_nothing_about_one(tmp_path: Path) -> None:

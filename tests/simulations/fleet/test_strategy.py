@@ -166,6 +166,17 @@ def test_below_the_quorum_a_deadline_waits_on() -> None:
     assert run.rows[0]["round_seconds"] > 9
 
 
+def test_below_the_quorum_the_run_ends_and_says_what_would_help() -> None:
+    run = Run(fleet(fast={**FAST, "failure": 0.99}), quorum=0.9)
+    with pytest.raises(QuorumError, match="answers of 6 devices that were asked, the quorum is 6; begin anew"):
+        run.rounds(1)
+
+
+def test_a_buffer_or_deadline_of_another_policy_changes_nothing() -> None:
+    plain, other = Run(fleet()).rounds(2), Run(fleet(buffer=1, deadline_seconds=1)).rounds(2)
+    assert plain.rows == other.rows
+
+
 def test_who_fails_got_its_request_answers_nothing_and_does_as_if_it_had_not_been_asked() -> None:
     run = Run(fleet(fast={**FAST, "failure": 0.4}), quorum=0.3).rounds(4)
     failed = [{int(device) for device in replies.refused} for replies in run.seen]

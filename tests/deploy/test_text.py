@@ -8,10 +8,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import onnx
+import pytest
 
 from fedstill.release.manifest import INT8_FILE, MANIFEST, read_manifest
 from fedstill.release.selftest import self_test
 from server.release.formats import weight_kinds
+
+pytestmark = pytest.mark.deploy
 
 SMALL = (
     "rounds=1",
