@@ -24,7 +24,6 @@ from simulations.compress.search import Tried
 from simulations.run_folder import commit
 
 JSON, PICTURE, STUDENT = "front.json", "front.png", "student"
-HAND_MADE = 0  # the first trial
 
 
 def finish(
@@ -44,7 +43,7 @@ def finish(
     best = choose(front)
     released = _release(out, plan, run, best, keys)
     chosen = {**_row(best), "test_accuracy": released.accuracy_int8, "released_bytes": released.onnx_bytes}
-    hand_made = next((one for one in tried if one.number == HAND_MADE), None)
+    hand_made = next((one for one in tried if one.hand_made), None)
     beside = None
     if hand_made is not None:
         beside = chosen if hand_made == best else {**_row(hand_made), **_on_test(out, plan, run, hand_made)}

@@ -50,8 +50,8 @@ def _panel(
     for place, numeric in enumerate(plan.formats):
         own = [one for one in front if one.parameters["format"] == numeric]
         axes.scatter(*places(own), s=34, color=COLOURS[place % len(COLOURS)], label=f"front, {numeric}")
-    first = [one for one in tried if one.number == 0]
-    axes.scatter(*places(first), s=70, marker="s", facecolors="none", edgecolors=INK, label="hand-made")
+    hand_made = [one for one in tried if one.hand_made]
+    axes.scatter(*places(hand_made), s=70, marker="s", facecolors="none", edgecolors=INK, label="hand-made")
     axes.scatter(*places([best]), s=130, facecolors="none", edgecolors=COLOURS[4], linewidths=1.8, label="chosen")
     axes.set_xlabel(title)
     axes.grid(visible=True, linewidth=0.4)

@@ -28,7 +28,8 @@ from server.compress.figures import Figures
 from server.compress.learn import Candidate
 from simulations.compress.space import Space
 
-DATABASE, STATES, FAILURE = "search.db", "states", "failure"
+DATABASE, STATES = "search.db", "states"
+FAILURE, HAND_MADE = "failure", "hand_made"  # what a trial notes
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 DIRECTIONS = {"accuracy": MAXIMIZE, "bytes": MINIMIZE, "memory_bytes": MINIMIZE, "latency_ms": MINIMIZE}
 RANDOM = 10  # trials before the sampler learns from them
@@ -45,12 +46,14 @@ class Tried:
         student: name of the architecture that came out.
         parameters: what was tried, by name.
         figures: what it measured.
+        hand_made: whether it is the hand-made student as the run distils it.
     """
 
     number: int
     student: str
     parameters: dict[str, Any]
     figures: Figures
+    hand_made: bool = False
 
     def state(self, out: Path) -> State:
         """Return its trained state from the search's folder."""
@@ -85,7 +88,7 @@ class Search:
             # Its process was killed. The next trial tries the same: it is drawn from the same seed and the same past.
             self._study.tell(trial.number, state=TrialState.FAIL)
         if not self.finished and not self._study.get_trials(states=(TrialState.WAITING,)):
-            self._study.enqueue_trial(space.first)
+            self._study.enqueue_trial(space.first, user_attrs={HAND_MADE: True})
 
     def close(self) -> None:
         """Release the database."""
@@ -133,4 +136,6 @@ class Search:
 
 def _tried(trial: FrozenTrial) -> Tried:
     attributes = trial.user_attrs
-    return Tried(trial.number, attributes["student"], trial.params, Figures(**attributes["figures"]))
+    return Tried(
+        trial.number, attributes["student"], trial.params, Figures(**attributes["figures"]), HAND_MADE in attributes
+    )

@@ -90,6 +90,7 @@ def test_a_search_that_is_killed_in_its_trials_goes_on_to_the_same_ones(
         assert process.exitcode == -signal.SIGKILL
     found = run(out, TRIALS)
     assert numbered(found) == numbered(undisturbed)
+    assert [one.hand_made for one in found] == [True] + [False] * (TRIALS - 1)
     assert found[-1].state(out)["weight"][0] == found[-1].figures.parameters
 
 
