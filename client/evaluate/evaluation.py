@@ -90,9 +90,8 @@ def evaluate(
 
     Raises:
         ReleaseError: the release is not to be trusted, or a model fails its self-test, crashes or hangs.
-        ConfigError: the data's description can't be used.
+        ConfigError: the data's description can't be used, or a sensor can't be read any more.
         DataError: the data can't be used.
-        OSError: the sensor can't be read any more.
     """
     manifest, _ = verify_folder(folder, trust, now)
     names = sorted(manifest.self_test.expected, key=lambda name: name != manifest.artifact)

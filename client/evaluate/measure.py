@@ -12,6 +12,7 @@ from client.data import Labelled
 from client.evaluate.energy import Meter
 from client.evaluate.model import Bench
 from fedstill.disturb import DISTURBANCES, disturbed
+from fedstill.errors import ConfigError
 from fedstill.release.manifest import Normalization
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Images
@@ -136,7 +137,7 @@ def measure(
 
     Raises:
         ReleaseError: it can't be loaded, crashed, hung, or answers something other than logits.
-        OSError: the sensor can't be read any more.
+        ConfigError: the sensor can't be read any more.
     """
     most = len(os.sched_getaffinity(0))
     with Bench(model.path, model.how, model.classes, 1) as bench:
@@ -172,8 +173,11 @@ def _power(bench: Bench, images: Images, seconds: float, meter: Meter) -> Power:
         nonlocal count
         count, _ = bench.batches(images, 1, seconds)
 
-    idle = spent("idle", lambda: time.sleep(seconds)) / taken["idle"]
-    busy = spent("busy", predict)
+    try:
+        idle = spent("idle", lambda: time.sleep(seconds)) / taken["idle"]
+        busy = spent("busy", predict)
+    except OSError as error:
+        raise ConfigError(f"{meter.name}: the sensor can't be read any more: {error}") from error
     above = busy - idle * taken["busy"]
     millijoules = 1000 * above / count if above > 0 else None
     return Power(meter.name, meter.covers, idle, busy / taken["busy"], millijoules)

@@ -122,8 +122,15 @@ class Bench:
 
     @property
     def peak_rss(self) -> int:
-        """Peak resident bytes of the process so far."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        """Peak resident bytes of the process so far.
+
+        Raises:
+            ReleaseError: the model crashed.
+        """
+        try:
+            lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        except OSError as error:
+            raise ReleaseError(f"{self._name}: {self._end(0)}") from error
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
     def _write(self, images: Images) -> str:
