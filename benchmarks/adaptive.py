@@ -8,6 +8,7 @@ set, on which each is measured once.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def main() -> None:
             for name in options.classes or scenario.device_classes:
                 accuracy = distilled(scenario, run, name, settings)
                 found.setdefault(way, {}).setdefault(name, []).append(accuracy)
+                print(f"seed {scenario.seed}, {name}, {way}: {accuracy:.4f}", file=sys.stderr, flush=True)
     answer: dict[str, Any] = {"scenario": scenario.name, "seeds": seeds, "accuracy": found}
     print(json.dumps(answer, indent=2) if options.json else f"{scenario.name}, seeds {seeds}\n\n{table(found)}")
 

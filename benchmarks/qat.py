@@ -9,6 +9,7 @@ student, the same proxy images and labels; the test set is only measured on.
 
 import argparse
 import json
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     use_one_thread()
-    rows = {seed: measured(seed, options.spread) for seed in options.seeds}
+    rows = {}
+    for seed in options.seeds:
+        rows[seed] = measured(seed, options.spread)
+        print(f"seed {seed}: {rows[seed]}", file=sys.stderr, flush=True)
     answer: dict[str, Any] = {"student": STUDENT, "spread": options.spread, "accuracy": rows}
     if options.json:
         print(json.dumps(answer, indent=2))

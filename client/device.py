@@ -208,7 +208,10 @@ class Device:
 
         A device that had just learned the old consensus about a sample would only repeat it.
         """
-        return np.setdiff1d(task.usable, task.predict)
+        kept = np.zeros(self.context.proxy_size, dtype=np.bool_)
+        kept[task.usable] = True
+        kept[task.predict] = False
+        return np.flatnonzero(kept)
 
     def _digest(self, task: RoundTask) -> Lesson | None:
         """Return the fit to the consensus about the proxy samples that have one, None where there is none."""

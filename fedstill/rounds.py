@@ -9,6 +9,8 @@ from typing_extensions import TypeVar
 from fedstill.soft_labels import Ints, SoftLabels
 
 A = TypeVar("A", default=SoftLabels)
+ABSENT = "absent: "
+"""How the reason begins for which a device that took no part in a round is missing from it."""
 
 PREQUENTIAL = "prequential"
 """Metric of a device on a stream: its accuracy on a round's new samples before it learned from them."""
@@ -108,6 +110,11 @@ class RoundReplies(Generic[A]):
     def answers(self) -> int:
         """How many devices have a usable answer in this round."""
         return len(self.votes) if self.answered is None else self.answered
+
+
+def absent(refused: Mapping[str, str]) -> int:
+    """Return how many of the devices whose answers a round does not use took no part in it by themselves."""
+    return sum(reason.startswith(ABSENT) for reason in refused.values())
 
 
 def work_by_class(replies: RoundReplies[A], classes: Iterable[str]) -> dict[str, dict[str, int]]:

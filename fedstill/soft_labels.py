@@ -1,6 +1,7 @@
 """Soft labels about proxy samples, and the draw that says which samples a round is about."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,12 @@ def draw(seed: int, round_number: int, population: int, count: int, *, independe
     Consecutive rounds walk through a permutation of the proxy set, a new one when it is used up, so that the label
     caches fill as fast as they can; `independent` rounds each draw anew.
     """
+    return _drawn(seed, round_number, population, count, independent).copy()
+
+
+@lru_cache(maxsize=16)
+def _drawn(seed: int, round_number: int, population: int, count: int, independent: bool) -> Ints:
+    """Draw once for all devices that a process hears or computes: each packet names its draw several times."""
     if independent:
         chosen = stream(seed, "independent-draw", round_number).choice(population, count, replace=False)
         return np.sort(chosen).astype(np.int64)

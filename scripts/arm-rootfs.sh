@@ -32,9 +32,11 @@ fi
 mkdir -p "$folder"
 if [ ! -d "$rootfs" ]; then
     rm -rf "$rootfs.new"
+    mkdir "$rootfs.new"
     # Extracted, not configured: programs of arm64 would have to run for that, and Python starts without.
     mmdebstrap --quiet --arch=arm64 --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
         --include=coreutils,dash,python3,libgomp1,libstdc++6 bookworm "$rootfs.new"
+    mkdir -p "$rootfs.new/proc" "$rootfs.new/sys" "$rootfs.new/root"
     mv "$rootfs.new" "$rootfs"
 fi
 
@@ -56,11 +58,12 @@ if ! cat "$folder/requirements.txt" "$here/constraints.txt" | cmp -s - "$install
 fi
 
 # The project itself, as it is here, and the commands of all packages beside the Python that runs them.
-rm -rf "$folder/wheel" "$edge"/fedstill "$edge"/fedstill-*.dist-info
+own=$rootfs/opt/fedstill
+rm -rf "$folder/wheel" "$own"
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder/wheel" "$here"
-"$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --upgrade --target "$edge" "$folder"/wheel/*.whl
-echo /opt/edge >"$rootfs/usr/lib/python3/dist-packages/edge.pth"
-for command in "$edge"/bin/*; do
+"$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target "$own" "$folder"/wheel/*.whl
+printf '%s\n' /opt/edge /opt/fedstill >"$rootfs/usr/lib/python3/dist-packages/fedstill-test.pth"
+for command in "$edge"/bin/* "$own"/bin/*; do
     sed '1s|^#!.*|#!/usr/bin/python3|' "$command" >"$rootfs/usr/bin/$(basename "$command")"
     chmod 755 "$rootfs/usr/bin/$(basename "$command")"
 done

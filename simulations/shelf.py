@@ -209,9 +209,10 @@ def open_shelf(folder: Path, scenario: Scenario, files: Mapping[str, Any] | None
         files = split(scenario) if files is None else files
 
         def fill(target: Path) -> None:
-            parts = [files[f"part-{device}"] for device in range(scenario.devices)]
-            np.save(target / "partition-rows.npy", np.concatenate(parts))
-            np.save(target / "partition-ends.npy", np.cumsum([len(part) for part in parts]))
+            if "part-0" in files:  # a server of real devices has none of their shares
+                parts = [files[f"part-{device}"] for device in range(scenario.devices)]
+                np.save(target / "partition-rows.npy", np.concatenate(parts))
+                np.save(target / "partition-ends.npy", np.cumsum([len(part) for part in parts]))
             for name, array in files.items():
                 if not name.startswith("part-"):
                     np.save(target / f"{name}.npy", array)

@@ -69,9 +69,11 @@ def install(
     users = Users()
     system.prepare(found, own, config, users)
     _say(f"installed: device {config.number} of class {config.device_class} in {own.folder}")
-    for name in ("data", "proxy"):
+    for name in ("data",) if config.delivery else ("data", "proxy"):
         if not getattr(config, name):
-            _say(f"missing: {name}; put them into {own.folder / 'data'}, then `fedstill client install --{name} FILE`")
+            _say(
+                f"missing: {name}; put it into {own.folder / 'data'}, then `sudo fedstill client install --{name} FILE`"
+            )
     if service:
         system.enable(text)
         _say(f"started: {NAME}, now and at every boot; `journalctl -u {NAME}` and {own.logs} say how it goes")

@@ -21,8 +21,10 @@ from fedstill.processes import holder
 BOOTED = Path("/run/systemd/system")
 """There while systemd runs the machine."""
 UNITS = Path("/etc/systemd/system")
-KEPT = ("ca.crt", "supernode.key", "limits.toml", "state")
+MOVED = ("ca.crt", "supernode.key", "limits.toml", "state", "parcels")
 """What a device that was enrolled by a user takes along, besides what it is."""
+COPIED = ("root.json",)
+"""What it takes along and leaves there: its releases may stay the user's."""
 TIMEOUT = 300.0
 
 
@@ -93,7 +95,7 @@ def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None
     arrange(home, users)
     check(home, users)
     if found.folder != home.folder:  # the key is in one place alone, and no second device begins from it
-        for path in (found.config_path, *(found.folder / name for name in KEPT)):
+        for path in (found.config_path, *(found.folder / name for name in MOVED)):
             _remove(path)
 
 
@@ -114,7 +116,7 @@ def make_users(users: Users, home: Path) -> None:
 def _take_over(found: Home, home: Home, users: Users) -> None:
     """Copy a device; new files, so that nobody has them open or linked."""
     agent = pwd.getpwnam(users.agent)
-    for name in KEPT:
+    for name in (*MOVED, *COPIED):
         source, target = found.folder / name, home.folder / name
         if source.is_dir():
             _remove(target)

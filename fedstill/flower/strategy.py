@@ -34,7 +34,7 @@ from fedstill.flower.messages import (
     unpack_answers,
 )
 from fedstill.participation import participants
-from fedstill.rounds import RoundReplies, Traffic
+from fedstill.rounds import ABSENT, RoundReplies, Traffic
 from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
@@ -272,7 +272,7 @@ class RoundStrategy(Strategy, Generic[A]):
                 continue
             self.traffic.add_uplink(device, len(answer.packet))
             if answer.absence:  # it has not looked at the request: what it holds is as before
-                refused[device] = f"absent: {answer.absence}"
+                refused[device] = ABSENT + answer.absence
                 continue
             if answer.refusal:
                 refused[device] = answer.refusal

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from fedstill.errors import FedstillError
 from fedstill.processes import stopped_by_signals
+from fedstill.rounds import absent
 from server.delivery.logs import log_as_json
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
@@ -62,10 +63,12 @@ class Fleet(Collector):
         if folder is None or not rows:
             return
         last = rows[-1]
+        away = absent(last["refused"])
         figures = {
             "round": (last["round"], "Finished rounds of the newest run."),
             "answers": (last["answers"], "Usable answers of its last round."),
-            "not_used": (len(last["refused"]), "Devices of that round that did not answer or were refused."),
+            "not_used": (len(last["refused"]) - away, "Devices of that round that did not answer or were refused."),
+            "absent": (away, "Devices of that round whose owners had them rest."),
             "finished": (float((folder / "summary.json").exists()), "Whether the run is over."),
             "uplink_bytes": (last["uplink_bytes"], "Bytes of all packets so far, from devices."),
             "downlink_bytes": (last["downlink_bytes"], "Bytes of all packets so far, to devices."),

@@ -15,6 +15,7 @@ from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.plan import RUN_NAME
+from fedstill.rounds import absent
 from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
 from server.deployment.home import NEWEST_RUN, ServerHome
@@ -153,5 +154,7 @@ def describe(row: Mapping[str, object]) -> str:
     assert isinstance(released, dict)
     assert isinstance(refused, dict)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in released.items())
-    left_out = f", {len(refused)} not used" if refused else ""
+    away = absent(refused)
+    failed = len(refused) - away
+    left_out = (f", {failed} not used" if failed else "") + (f", {away} absent" if away else "")
     return f"round {row['round']}: {row['answers']} answers{left_out}; students {scores}"

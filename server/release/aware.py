@@ -98,10 +98,10 @@ def distil_aware(
     """
     try:
         converted = _learned(deepcopy(model), task, student, lesson)
-    except Exception as error:  # of torch's exporter and torchao's rewriting, which raise whatever they meet
+        export(converted, task, target)
+    except Exception as error:  # of torch's exporters and torchao's rewriting, which raise whatever they meet
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{student} can't learn under quantization: {reason}") from error
-    export(converted, task, target)
     with torch.no_grad():
         wanted: Floats = converted(normalize(calibration, task)).numpy()
     found = logits(target.read_bytes(), task, calibration)

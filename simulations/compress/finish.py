@@ -12,6 +12,7 @@ from fedstill.models.shapes import Shape, shape_of
 from fedstill.release.manifest import Parent
 from server.compress.figures import measure
 from server.compress.learn import PHASES, Candidate, distil
+from server.release.aware import Awareness
 from server.release.keys import Keys
 from server.release.sign import sign_folder
 from server.release.student import Released, release
@@ -95,7 +96,10 @@ def _on_test(out: Path, plan: CompressPlan, run: Finished, one: Tried) -> dict[s
 def _release(out: Path, plan: CompressPlan, run: Finished, best: Tried, keys: Keys) -> Released:
     """Teach, export and check the chosen student, and sign it if it is not refused."""
     scenario, (_, state) = run.scenario, _taught(out, plan, run, best)
-    calibration = run.everything(plan.steps).calibration
+    material, how = run.everything(plan.steps), scenario.students.quantization_aware
+    aware = None
+    if how is not None:
+        aware = Awareness(material.images, material.labels, how, best.parameters["temperature"], scenario.seed)
     parent = Parent(
         run=run.folder.name, scenario=scenario.name, seed=scenario.seed, rounds=scenario.rounds, commit=commit()
     )
@@ -108,11 +112,12 @@ def _release(out: Path, plan: CompressPlan, run: Finished, best: Tried, keys: Ke
             plan.device_class,
             best.student,
             state,
-            calibration,
+            material.calibration,
             run.test,
             folder,
             plan.budget,
             wanted=best.parameters["format"],
+            aware=aware,
         )
         results.append(found)
         if not found.refused:

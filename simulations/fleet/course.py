@@ -51,10 +51,9 @@ class Course:
         ended: when it had what it waited for.
         until: when it was done with the round.
         offline: devices that could not be reached.
-        busy: devices that were at work on an earlier request.
         trips: of the devices that were asked and answer, or refused.
         lost: of the devices that were asked and failed.
-        earlier: of the devices that were at work already.
+        earlier: of the devices that were at work on an earlier request.
         missed: devices that were asked and whose answers had not come.
         late: devices whose answers to earlier rounds were used.
         unused: devices whose answers to earlier rounds came too late.
@@ -66,7 +65,6 @@ class Course:
     ended: float
     until: float
     offline: Collection[int]
-    busy: Collection[int]
     trips: Mapping[int, Trip]
     lost: Mapping[int, Trip]
     earlier: Mapping[int, Trip]
@@ -84,8 +82,8 @@ def row_of(fleet: Fleet, presence: Callable[[int], Presence], course: Course) ->
     groups: dict[str, Collection[int]] = {
         "asked": [*course.trips, *course.lost],
         "offline": course.offline,
-        "busy": course.busy,
-        "failed": list(course.lost),
+        "busy": course.earlier,
+        "failed": course.lost,
         "deadline_misses": course.missed,
         "late_answers": course.late,
         "unused_answers": course.unused,

@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from simulations.curves import DASHED, Rows, series
 from simulations.plots import INK, colour, draw
@@ -44,6 +45,9 @@ def answers_plot(rows: Rows, summary: Mapping[str, Any]) -> Markup:
         lengths = series(rows, ("virtual", "round_seconds"))
         axes.plot(rounds, lengths, color=INK, linestyle=DASHED, label="the round", marker="o", markersize=3)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.set_xlabel("round")
         axes.set_ylabel("seconds of virtual time")
         axes.legend()

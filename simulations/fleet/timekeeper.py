@@ -144,7 +144,6 @@ class Timekeeper:
             ended=ended,
             until=ended + rounds.server_seconds,
             offline=self._offline,
-            busy=earlier,
             trips=trips,
             lost=lost,
             earlier={device: one.trip for device, one in earlier.items()},

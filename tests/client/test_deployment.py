@@ -65,3 +65,20 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
 def test_a_home_too_deep_for_a_socket_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for a Unix socket"):
         Home(tmp_path / ("x" * 100)).socket  # noqa: B018
+
+
+def test_status_tells_whether_a_device_may_train_and_why_not(home: Home) -> None:
+    said = fedstill("status", "--home", str(home.folder)).output
+    for word in (
+        "device 2 of class pi4",
+        "agent runs       no",
+        "isolation        off",
+        "may train        yes",
+        "releases",
+    ):
+        assert word in said
+    home.limits.write_text(f"free_disk_mb = {10**9}\n")
+    assert "may train        not now: its disk is full" in fedstill("status", "--home", str(home.folder)).output
+    home.limits.write_text("max_celcius = 70\n")
+    with pytest.raises(ConfigError, match=r"limits.toml: unknown key 'max_celcius'.*max_celsius"):
+        fedstill("status", "--home", str(home.folder))

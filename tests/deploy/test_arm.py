@@ -105,7 +105,7 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
 def test_the_edge_packages_install_and_import_on_the_oldest_core(rootfs: Path, tmp_path: Path) -> None:
     found = json.loads(Board(rootfs, tmp_path, "cortex-a53").python(IMPORT, timeout=SLOW))
     assert found["machine"] == "aarch64"
-    assert found["place"].startswith("/opt/edge/")
+    assert found["place"].startswith("/opt/fedstill/")
     assert found["class"] == "pi4"  # by its features; the memory is this machine's
     assert set(found["packages"]) == {"flwr", "onnxruntime"}
     assert set(found["modules"]).isdisjoint({"torch", "onnx"})

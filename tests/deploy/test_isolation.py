@@ -23,7 +23,7 @@ from client.home import SYSTEM_HOME, Home
 from client.install.layout import Users
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
-from simulations.device_folders import PROXY, write_device_folders
+from simulations.device_folders import write_device_folders
 from tests.deploy.deployment import PATIENCE, Deployment, _listens, eventually, fedstill, free_ports, rows
 
 pytestmark = [
@@ -65,12 +65,13 @@ class Installed:
         self.server = ServerHome(self.deployment.server)
 
     def up(self) -> None:
-        port, enrolment, own = free_ports(3)
+        port, enrolment, delivery, own = free_ports(4)
         where = ("--home", str(self.server.folder))
-        listen = ("--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+        listen = ["--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1"]
+        listen += ["--delivery-port", str(delivery)]
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.deployment.start("server", "server", "start", *where)
-        eventually(lambda: _listens(port) and _listens(enrolment), "SuperLink and enrolment service")
+        eventually(lambda: all(map(_listens, (port, enrolment, delivery))), "the server's services")
         write_device_folders(self.deployment.scenario, self.deployment.folder / "data")
         token = fedstill("server", "token", "--class", "pi5", *where).strip()
         source = self.deployment.device(0)
@@ -99,8 +100,7 @@ class Installed:
         assert not (source / "supernode.key").exists()
         data = self.home.folder / "data"
         shutil.copytree(self.deployment.folder / "data", data / "own")
-        named = ("--data", str(data / "own" / "device-0" / "data.toml"), "--proxy", str(data / "own" / PROXY))
-        done = self.client("install", "--no-service", *named)
+        done = self.client("install", "--no-service", "--data", str(data / "own" / "device-0" / "data.toml"))
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
@@ -169,7 +169,7 @@ def attempts(installed: Installed) -> list[tuple[str, str]]:
         home.key,
         home.release / "private.key",
     ]
-    folders = [data, data / "own", home.state, state, home.release, home.logs, home.flwr, home.folder]
+    folders = [data, data / "own", home.state, state, home.parcels, home.release, home.logs, home.flwr, home.folder]
     proc = [f"/proc/{agent}/{name}" for name in ("mem", "environ", "maps", "auxv", "io")]
     supernode = f"/proc/{installed.process('supernode')}/mem"
     others = [agent, installed.process("supernode"), psutil.Process(agent).ppid()]
@@ -190,6 +190,7 @@ def test_an_ordinary_run_works_and_a_hostile_app_gets_nowhere(installed: Install
     run = ("server", "run", str(installed.deployment.file), "--home", str(installed.server.folder), "--out", str(out))
     fedstill(*run, "--set", "rounds=2")
     assert [row["answers"] for row in rows(out)] == [1, 1]
+    assert any(home.parcels.iterdir())  # what the agent fetched by itself
     processes = {name: installed.process(name) for name in ("agent", "supernode", "apps")}
     owners = {name: psutil.Process(number).username() for name, number in processes.items()}
     assert owners == {"agent": USERS.agent, "supernode": USERS.node, "apps": USERS.app}

@@ -45,3 +45,9 @@ def test_abstained_rows_are_zero() -> None:
 def test_entropy_is_zero_for_one_hot_and_log_classes_for_uniform() -> None:
     rows = np.array([[1, 0, 0, 0], [0.25] * 4], dtype=np.float32)
     assert np.allclose(entropy(rows), [0, np.log(4)], atol=1e-5)
+
+
+def test_what_a_caller_does_to_a_draw_reaches_no_other() -> None:
+    first = draw(0, 1, 100, 10)
+    first[:] = 0
+    assert draw(0, 1, 100, 10).max() > 0

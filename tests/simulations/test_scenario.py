@@ -17,7 +17,7 @@ def test_built_in_scenarios_load_and_keep_the_fixed_server_sets(name: str) -> No
 
 
 def test_exactly_the_documented_scenarios_are_built_in() -> None:
-    assert builtin() == ["cifar10", "digits", "fedgen-mnist", "mnist", "one-class-mnist"]
+    assert builtin() == ["cifar10", "digits", "fedgen-mnist", "mnist", "one-class-mnist", "sst2"]
 
 
 def test_a_dumped_scenario_loads_back_equal(tmp_path: Path) -> None:
@@ -124,3 +124,12 @@ def test_every_field_of_every_section_is_documented() -> None:
                 assert field.description, f"{model.__name__}.{name}"
 
     check(Scenario)
+
+
+def test_a_class_names_its_numeric_format_or_leaves_it_to_measuring() -> None:
+    formats = {name: kind.format for name, kind in load_scenario("sst2").device_classes.items()}
+    assert set(formats.values()) == {"dynamic-int8"}
+    assert load_scenario("digits").device_classes["mcu"].format == "static-int8"
+    assert load_scenario("digits", ["device_classes.mcu.format=measured"]).device_classes["mcu"].format == "measured"
+    with pytest.raises(ConfigError, match=r"device_classes\.mcu\.format"):
+        load_scenario("digits", ["device_classes.mcu.format=int3"])

@@ -16,7 +16,7 @@ from server.enrolment.registry import Registry
 ROW = {
     "round": 2,
     "answers": 5,
-    "refused": {"3": "no answer"},
+    "refused": {"3": "no answer", "9": "absent: too hot"},
     "uplink_bytes": 100,
     "downlink_bytes": 200,
     "released_accuracy": {"pi4": 0.5},
@@ -70,6 +70,7 @@ def test_the_newest_run_is_told_wherever_its_folder_lies(home: ServerHome, tmp_p
     text = told(home)
     assert "fedstill_run_round 2.0" in text
     assert "fedstill_run_not_used 1.0" in text
+    assert "fedstill_run_absent 1.0" in text
     assert f"fedstill_run_finished {float(finished)}" in text
     assert 'fedstill_run_student_accuracy{device_class="pi4"} 0.5' in text
 

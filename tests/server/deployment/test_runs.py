@@ -57,3 +57,5 @@ def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
 def test_a_finished_round_is_told_in_a_line() -> None:
     row = {"round": 2, "answers": 3, "refused": {"1": "no answer"}, "released_accuracy": {"pi4": 0.5}}
     assert describe(row) == "round 2: 3 answers, 1 not used; students pi4 0.500"
+    resting = {"1": "no answer", "4": "absent: too hot", "7": "absent: in use"}
+    assert describe({**row, "refused": resting}) == "round 2: 3 answers, 1 not used, 2 absent; students pi4 0.500"

@@ -24,13 +24,13 @@ def test_a_search_leaves_a_front_a_picture_and_a_signed_student(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    compress("mcu", run=finished, out=out, trials=1, steps=200)
+    compress("mcu", run=finished, out=out, trials=1, steps=120)
     found = json.loads((out / JSON).read_text())
     assert found["chosen"]["refused"] == []
     assert found["chosen"]["trial"] == found["hand_made"]["trial"] == found["front"][0]["trial"] == 0
     assert found["latency_from"] == "this machine"
     assert found["validation"] == {"samples": 30 + 50, "labelled": 30}
-    assert found["chosen"]["test_accuracy"] > 0.7
+    assert found["chosen"]["test_accuracy"] > 0.5
     assert found["chosen"]["memory_bytes"] <= found["budget"]["ram_bytes"]
     assert (out / PICTURE).read_bytes().startswith(b"\x89PNG")
     manifest, _ = verify_folder(out / STUDENT, read_trust(default_folder() / ROOT), datetime.now(UTC))
