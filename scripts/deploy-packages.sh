@@ -15,7 +15,7 @@ command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 |
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
 if ! docker info >/dev/null 2>&1 || [ ${#missing[@]} -gt 0 ]; then
-    [ "$(id -u)" = 0 ] || fail "needs root to install ${missing[*]:-nothing} and to start dockerd"
+    [ "$(id -u)" = 0 ] || fail "no Docker daemon for this user, or ${missing[*]:-nothing} missing; root would install and start them"
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null || fail "needs ${missing[*]}, and here is no apt-get"
