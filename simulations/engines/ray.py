@@ -39,6 +39,7 @@ def connect(address: str) -> int:
     """
     if not ray.is_initialized():
         _reach(address)
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         named = {key: os.environ[key] for key in INHERITED if key in os.environ}
         try:
             ray.init(
