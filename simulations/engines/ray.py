@@ -9,6 +9,7 @@ import socket
 import warnings
 from collections.abc import Callable, Mapping
 
+import grpc
 import ray
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
@@ -18,7 +19,7 @@ from flwr.simulation import run_simulation
 
 from fedstill.errors import ConfigError
 
-ANSWER_SECONDS = 10.0  # in which a cluster's port has to answer: Ray itself would try for minutes
+ANSWER_SECONDS = 30.0  # in which a cluster has to answer: Ray itself would try for minutes
 INHERITED = (
     "PYTHONPATH",
     "FLWR_TELEMETRY_ENABLED",
@@ -38,6 +39,7 @@ def connect(address: str) -> int:
     """
     if not ray.is_initialized():
         _reach(address)
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         named = {key: os.environ[key] for key in INHERITED if key in os.environ}
         try:
             ray.init(
@@ -67,6 +69,13 @@ def _reach(address: str) -> None:
         raise ConfigError(
             f"--ray-address {address}: no Ray cluster answers there ({error}); start its head with `ray start --head`"
         ) from error
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return  # Ray alone has the certificates to ask further
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(ANSWER_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise ConfigError(f"--ray-address {address}: what answers there is no Ray cluster's head") from error
 
 
 def run_ray(
