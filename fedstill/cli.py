@@ -20,6 +20,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 GROUP = "fedstill.commands"
+EXTRAS = {"client": "edge", "server": "server", "simulations": "sim", "deploy": "lab"}
+"""What a room's commands need, by the room."""
 RESUMABLE = (["simulate"], ["compare"], ["compress"])
 
 app = typer.Typer(
@@ -46,17 +48,31 @@ def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
+def _load_rooms(named: list[str]) -> None:
+    """Add the commands of the room that a command belongs to, or of all that are installed.
+
+    So a device never needs what only the others' commands import.
+    """
+    entries = importlib.metadata.entry_points(group=GROUP)
+    wanted = [entry for entry in entries if entry.name in named]
+    for entry in {entry.value: entry for entry in wanted or entries}.values():  # a room may have several names
+        try:
+            entry.load()(app)
+        except ModuleNotFoundError as error:
+            if wanted:
+                extra = EXTRAS.get(entry.value.split(".")[0], "sim")
+                text = f"fedstill: {entry.name} needs {error.name}, which is not installed: pip install 'fedstill[{extra}]'"
+                Console(stderr=True, soft_wrap=True, highlight=False).print(text, markup=False)
+                sys.exit(2)
+
+
 def main() -> None:
     """Run the command; errors meant for people become one line and exit code 2."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job of a script
         signal.signal(signal.SIGINT, _stop)
-    entries = importlib.metadata.entry_points(group=GROUP)
-    # A command loads its own room alone, so that a device never needs what only the others' commands import.
-    named = [entry for entry in entries if entry.name in sys.argv[1:2]] or entries
-    for entry in {entry.value: entry for entry in named}.values():  # a room may have several names
-        entry.load()(app)
+    _load_rooms(sys.argv[1:2])
     try:
         code = app(standalone_mode=False)  # what a command ends with on purpose comes back as its result
     except FedstillError as error:

@@ -41,18 +41,16 @@ class LabelVectors(_message.Message):
     def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., classes: _Optional[int] = ..., present: _Optional[bytes] = ..., vectors: _Optional[bytes] = ...) -> None: ...
 
 class Tick(_message.Message):
-    __slots__ = ("version", "run", "round", "rounds", "teacher")
+    __slots__ = ("version", "run", "round", "rounds")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
-    TEACHER_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: int
     round: int
     rounds: int
-    teacher: bytes
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., teacher: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
 
 class Neighbours(_message.Message):
     __slots__ = ("version", "run", "round", "rounds", "labels", "start")

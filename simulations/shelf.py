@@ -81,6 +81,11 @@ class Shelf:
         """Return the file of a device class's backbone, as its devices download it."""
         return self.folder / f"backbone-{name}.onnx"
 
+    @property
+    def teacher_path(self) -> Path:
+        """Return the file of the initial teacher, where a method's devices download it."""
+        return self.folder / "teacher.weights"
+
     @cached_property
     def proxy(self) -> Images:
         """The proxy set."""

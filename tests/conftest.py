@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fedstill.workers import use_one_thread
 from simulations.scenario import Scenario, load_scenario
@@ -18,6 +19,9 @@ os.environ.update(
         "ORT_DISABLE_TELEMETRY": "1",
     }
 )
+
+settings.register_profile("fedstill", deadline=None)  # timings decide no test
+settings.load_profile("fedstill")
 
 SMALL = (
     "rounds=2",

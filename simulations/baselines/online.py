@@ -3,8 +3,8 @@
 After Mullapudi, Chen, Zhang, Ramanan and Fatahalian 2019, "Online Model Distillation for Efficient Video Inference",
 arXiv 1812.02699: a compact student is specialized to what one camera sees, with a teacher's answers about the live
 stream as its only labels. Here the teacher answers once about each sample; its soft labels stay in a cache for as long
-as the sample is in the device's window (`stream.window`), and the student learns all of them in each round. The teacher
-goes down once, then nothing travels but a tick per round. There is no server model.
+as the sample is in the device's window (`stream.window`), and the student learns all of them in each round. A device
+downloads the teacher before its first round; nothing travels in rounds but a tick. There is no server model.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from torch import nn
 from client.disk import Disk, Stored
 from client.learner import work_of
 from fedstill.errors import PacketError
+from fedstill.files import write_atomic
 from fedstill.fit import Fit
 from fedstill.learning import State, build, fit, predict, restored, state_of
 from fedstill.losses import kd_from_probabilities
@@ -45,8 +46,7 @@ from simulations.shelf import Shelf, kept_shelf
 from simulations.stream import Arrived
 from simulations.stream_device import prequential
 
-KEPT = "teacher/"  # before the names of the teacher's tensors on a device's disk
-HEAD = 64  # bytes that no honest tick without a teacher reaches
+HEAD = 64  # bytes that no honest tick reaches
 
 
 def initial_teacher(scenario: Scenario, shelf: Shelf) -> State:
@@ -56,53 +56,56 @@ def initial_teacher(scenario: Scenario, shelf: Shelf) -> State:
     return train_initial(scenario.task, scenario.teacher, shelf.server.images, labels, scenario.seed)
 
 
+def publish_teacher(scenario: Scenario, shelf: Shelf) -> None:
+    """Write the teacher as devices download it, unless it is there: what the server publishes is no round's message."""
+    if not shelf.teacher_path.exists():
+        state = initial_teacher(scenario, shelf)
+        write_atomic(shelf.teacher_path, weights.encode(scenario.seed, weights.Weights(state, 0, 1, scenario.rounds)))
+
+
 class Online(ServerHalf[bool]):
-    """Hands each device the teacher until it has answered once, and a tick in each round.
+    """Sends a tick in each round, and learns nothing.
 
     Args:
         scenario: the run.
-        shelf: its data.
     """
 
-    def __init__(self, scenario: Scenario, shelf: Shelf) -> None:
-        self._scenario, self._shelf = scenario, shelf
-        self._teacher: State = {}
-        self._served: set[int] = set()
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
         self.models = {}
 
     def request(self, device: int, round_number: int) -> bytes:
-        """Return a tick, with the teacher for a device that does not hold it."""
-        seed, total = self._scenario.seed, self._scenario.rounds
-        tick = pb.Tick(version=CONTRACT_VERSION, run=seed, round=round_number, rounds=total)
-        if device not in self._served:
-            self._teacher = self._teacher or initial_teacher(self._scenario, self._shelf)
-            tick.teacher = weights.encode(seed, weights.Weights(self._teacher, 0, round_number, total))
-        return tick.SerializeToString(deterministic=True)
+        """Return a tick."""
+        return _tick(self._scenario, round_number)
 
     def accept(self, device: int, round_number: int, content: bytes) -> bool:
         """Check a device's tick."""
-        return not parsed(pb.Tick(), self._scenario.seed, content, HEAD, round_number).teacher
+        parsed(pb.Tick(), self._scenario.seed, content, HEAD, round_number)
+        return True
 
     def refused(self, device: int, held_version: int) -> None:
-        """Send the teacher again: the device has lost its disk."""
-        self._served.discard(device)
+        """Do nothing: a device holds nothing of the server's rounds."""
 
     def conclude(self, round_number: int, answers: Mapping[int, bool]) -> None:
-        """Note who holds the teacher now."""
-        self._served |= set(answers)
+        """Do nothing: the devices learn alone."""
 
     def stored(self) -> dict[str, Any]:
-        """Return the teacher, and who holds it."""
-        return {"teacher": self._teacher, "served": sorted(self._served)}
+        """Return nothing."""
+        return {}
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Take them back."""
-        self._teacher, self._served = stored["teacher"], set(stored["served"])
+        """Take nothing back."""
+
+
+def _tick(scenario: Scenario, round_number: int) -> bytes:
+    tick = pb.Tick(version=CONTRACT_VERSION, run=scenario.seed, round=round_number, rounds=scenario.rounds)
+    return tick.SerializeToString(deterministic=True)
 
 
 def run(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress) -> Outcome:
     """Run online distillation: the server's half."""
-    return rounds(grid, Online(setup.scenario, shelf), setup, shelf, progress)
+    publish_teacher(setup.scenario, shelf)
+    return rounds(grid, Online(setup.scenario), setup, shelf, progress)
 
 
 def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
@@ -110,22 +113,19 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
     scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     assert scenario.teacher is not None
     task = load_task(scenario.task)
-    like = state_of(build(architecture(scenario.teacher.architecture), task, seed=0))
     try:
-        limit = HEAD + weights.HEADERS + 4 * weights.values_of(like)
-        tick = parsed(pb.Tick(), scenario.seed, request, limit)
-        state = weights.decode(scenario.seed, like, tick.teacher, tick.round).state if tick.teacher else None
+        tick = parsed(pb.Tick(), scenario.seed, request, HEAD)
     except PacketError as error:
         return DeviceAnswer(b"", {}, str(error))
     disk = Disk(setup.device_states / f"device-{number:05d}", durable=False)
     stored = disk.load(tick.round, lambda state: state)
     if stored is not None and stored.round_number == tick.round:
         return stored.answer
-    if state is None and stored is None:
-        return DeviceAnswer(b"", {}, "the teacher is not here yet")
-    if state is None:
-        assert stored is not None
-        state = {name: stored.more[KEPT + name] for name in like}
+    like = state_of(build(architecture(scenario.teacher.architecture), task, seed=0))
+    try:
+        state = weights.decode(scenario.seed, like, shelf.teacher_path.read_bytes()).state
+    except (OSError, PacketError) as error:
+        return DeviceAnswer(b"", {}, f"the teacher can't be read: {error}")
     teacher = restored(architecture(scenario.teacher.architecture), task, state)
     student, done = student_of(scenario, number, stored), list[Fit]()
     data, found = data_in(scenario, shelf, number, tick.round)
@@ -136,11 +136,9 @@ def answer(setup: Setup, number: int, request: bytes) -> DeviceAnswer:
         done.append(teach("digest", proxy, predict(teacher, proxy, task), scenario.device.first_digest))
     labels = _cached(teacher, found, stored, task)
     done.append(teach("revisit", data.images, labels, scenario.device.revisit))
-    own = pb.Tick(version=CONTRACT_VERSION, run=scenario.seed, round=tick.round, rounds=tick.rounds)
     scores = evaluate(student, data, task, tick.round == tick.rounds)
-    reply = DeviceAnswer(own.SerializeToString(deterministic=True), {**scores, **before, **work_of(done)})
-    held = {KEPT + name: tensor for name, tensor in state.items()}
-    kept = {**held, "rows": torch.from_numpy(found.rows), "labels": torch.from_numpy(labels)}
+    reply = DeviceAnswer(_tick(scenario, tick.round), {**scores, **before, **work_of(done)})
+    kept = {"rows": torch.from_numpy(found.rows), "labels": torch.from_numpy(labels)}
     disk.save(Stored(tick.round, state_of(student), reply, kept))
     return reply
 
