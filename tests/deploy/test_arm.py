@@ -93,9 +93,9 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     found, out = Mixed(folder, devices=2, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
-        told = (folder / "run.out").open("wb")
         run = command("server", "run", str(found.file), "--home", str(found.server), "--out", str(out))
-        done = subprocess.run(run, stdout=told, stderr=subprocess.STDOUT, timeout=SLOW, check=False)
+        with (folder / "run.out").open("wb") as told:
+            done = subprocess.run(run, stdout=told, stderr=subprocess.STDOUT, timeout=SLOW, check=False)
         assert done.returncode == 0, (folder / "run.out").read_text()
         yield Fleet(found, out, found.device(1))
     finally:
