@@ -57,13 +57,15 @@ if ! cat "$folder/requirements.txt" "$here/constraints.txt" | cmp -s - "$install
     cat "$folder/requirements.txt" "$here/constraints.txt" >"$installed"
 fi
 
-# The project itself, as it is here, and the commands of all packages beside the Python that runs them.
+# The project itself, as it is here, and the commands of all packages where Debian's Python says that they lie.
 own=$rootfs/opt/fedstill
 rm -rf "$folder/wheel" "$own"
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder/wheel" "$here"
 "$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target "$own" "$folder"/wheel/*.whl
 printf '%s\n' /opt/edge /opt/fedstill >"$rootfs/usr/lib/python3/dist-packages/fedstill-test.pth"
+commands=$rootfs/usr/local/bin
+mkdir -p "$commands"
 for command in "$edge"/bin/* "$own"/bin/*; do
-    sed '1s|^#!.*|#!/usr/bin/python3|' "$command" >"$rootfs/usr/bin/$(basename "$command")"
-    chmod 755 "$rootfs/usr/bin/$(basename "$command")"
+    sed '1s|^#!.*|#!/usr/bin/python3|' "$command" >"$commands/$(basename "$command")"
+    chmod 755 "$commands/$(basename "$command")"
 done

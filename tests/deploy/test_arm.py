@@ -16,7 +16,7 @@ from fedstill.release.model import normalized, one_by_one, session
 from fedstill.tasks import load_task
 from server.release.quantize import all_integer
 from tests.deploy.arm import CORES, Board, root_file_system
-from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, fedstill, rows
+from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(3600)]
 SLOW = 10 * PATIENCE
@@ -25,6 +25,7 @@ IMAGES = 100
 ONE_ROUND = (
     SCENARIO.replace("two-classes", "one-round")
     .replace("rounds = 3", "rounds = 1")
+    .replace("per_round = 60", "per_round = 60\nquorum = 1")
     .replace('student = "tiny-separable-s" }', 'student = "tiny-conv-s", learner = "head" }')
 )
 IMPORT = """
@@ -93,9 +94,10 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     found, out = Mixed(folder, devices=2, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
-        told = (folder / "run.out").open("wb")
+        eventually(lambda: "SuperNode ID" in found.log(1, "supernode"), "the board's connection")
         run = command("server", "run", str(found.file), "--home", str(found.server), "--out", str(out))
-        done = subprocess.run(run, stdout=told, stderr=subprocess.STDOUT, timeout=SLOW, check=False)
+        with (folder / "run.out").open("wb") as told:
+            done = subprocess.run(run, stdout=told, stderr=subprocess.STDOUT, timeout=SLOW, check=False)
         assert done.returncode == 0, (folder / "run.out").read_text()
         yield Fleet(found, out, found.device(1))
     finally:

@@ -1,6 +1,7 @@
 """Learners of all kinds as real devices in one federation; what a 512 MB board would have in memory is measured."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,15 +66,13 @@ def test_all_learners_are_one_federation_and_a_small_board_bears_it(deployment: 
     out = tmp_path / "run"
     classes = deployment.scenario.classes_of_devices()
     boards = {name: Watch(deployment.device(classes.index(name))) for name in ("zero2w", "pi4", "pi5")}
-    told = (tmp_path / "told").open("wb")
-    running = psutil.Popen(
-        command("server", "run", str(deployment.file), "--home", str(deployment.server), "--out", str(out)), stdout=told
-    )
-    while running.poll() is None:
-        for watch in boards.values():
-            watch.look()
+    run = command("server", "run", str(deployment.file), "--home", str(deployment.server), "--out", str(out))
+    with (tmp_path / "told").open("wb") as told:
+        running = psutil.Popen(run, stdout=told, stderr=subprocess.STDOUT)
+        while running.poll() is None:
+            for watch in boards.values():
+                watch.look()
     assert running.wait(PATIENCE) == 0, (tmp_path / "told").read_text()
-    told.close()
     for name, watch in boards.items():
         print(f"{name}: {watch.peak_mb:.0f} MB in all its processes, {'with' if watch.with_torch else 'without'} torch")
 
