@@ -63,6 +63,10 @@ rm -rf "$folder/wheel" "$own"
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder/wheel" "$here"
 "$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target "$own" "$folder"/wheel/*.whl
 printf '%s\n' /opt/edge /opt/fedstill >"$rootfs/usr/lib/python3/dist-packages/fedstill-test.pth"
+# Compiled here, as no board writes into it: of use to a Python of the same version.
+if [ "$("$python" -c 'import sys; print(*sys.version_info[:2])')" = "3 11" ]; then
+    "$python" -m compileall -q "$rootfs/usr/lib/python3.11" "$edge" "$own" || true
+fi
 commands=$rootfs/usr/local/bin
 mkdir -p "$commands"
 for command in "$edge"/bin/* "$own"/bin/*; do

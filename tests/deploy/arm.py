@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "OMP_NUM_THREADS": "1",
+    # Folders that change under other processes' listings: an emulated import once missed a module that is there.
+    "PYTHONDONTWRITEBYTECODE": "1",
     **{name: value for name, value in os.environ.items() if name.startswith("FLWR_")},
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
