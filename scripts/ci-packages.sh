@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Debian packages that CI needs beyond Python, git and make: a C compiler, for the students of microcontrollers, and strace.
+# Debian packages that CI needs beyond Python, git and make.
 set -euo pipefail
-if ! command -v cc >/dev/null; then
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)          # the students of microcontrollers
+command -v strace >/dev/null || missing+=(strace)             # who calls whom, as the kernel sees it
+command -v faketime >/dev/null || missing+=(faketime)         # clocks that are wrong
+command -v ip >/dev/null || missing+=(iproute2)               # a device in a network namespace of its own
+if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
-    apt-get install -qq --no-install-recommends gcc libc6-dev
-fi
-# Who calls whom, as the kernel sees it (tests/deploy/test_hosts.py).
-if ! command -v strace >/dev/null; then
-    apt-get update -qq
-    apt-get install -qq --no-install-recommends strace
+    apt-get install -qq --no-install-recommends "${missing[@]}"
 fi
