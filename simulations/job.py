@@ -172,6 +172,7 @@ def federate(
         wire.active,
         scenario.seed,
         attempts=attempts,
+        silence=min(RoundPolicy.silence, wire.timeout / 4),
         owners=owners,
     )
     rounds = FederatedDistillation if clock is None else partial(TimedDistillation, clock)

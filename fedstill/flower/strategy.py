@@ -79,8 +79,10 @@ class RoundPolicy:
         ttl: seconds after which a host no longer starts on a message.
         active: devices that a round asks, drawn from `seed`; 0: all. The quorum is a share of these.
         seed: run seed.
-        attempts: how often a round's message is sent to a host that gets lost before it answers, 1 or more.
+        attempts: how often a round's message is sent to a host that gets lost or stays silent, 1 or more.
         absence: seconds to wait for such a host to come back.
+        silence: where there are several attempts, seconds after which a host that says nothing is asked again; twice as
+            long each time.
         owners: the host of each device, where they are known; a host that claims another's device is not believed.
     """
 
@@ -92,6 +94,7 @@ class RoundPolicy:
     seed: int = 0
     attempts: int = 1
     absence: float = 180.0
+    silence: float = 120.0
     owners: Mapping[int, int] | None = None
 
     def asked(self, devices: int) -> int:
@@ -289,27 +292,36 @@ class RoundStrategy(Strategy, Generic[A]):
         return {}
 
     def _deliver(self, grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
-        """Send a round's messages, again to hosts that got lost and came back, and yield the replies.
+        """Send a round's messages, again to hosts that got lost or say nothing, and yield the replies.
 
-        A device answers a round that it finished from what it did, so that nothing is done twice.
+        A host that starts anew before anybody misses it, or whose ClientApp was killed, has lost what it was asked, and
+        nobody tells. A device answers a round that it finished from what it did, so that nothing is done twice; one still
+        at work answers the second message when it is done with the first.
         """
         deadline = time.monotonic() + timeout
         sent = messages
         for attempt in range(1, self.policy.attempts + 1):
+            patience = max(1.0, deadline - time.monotonic())
+            if attempt < self.policy.attempts:
+                patience = min(patience, self.policy.silence * 2 ** (attempt - 1))
             lost: dict[str, Message] = {}
-            for reply in self._send(grid, sent, max(1.0, deadline - time.monotonic()), repeated=attempt > 1):
+            heard: set[str] = set()
+            for reply in self._send(grid, sent, patience, repeated=attempt > 1):
+                heard.add(reply.metadata.reply_to_message_id)
                 if attempt < self.policy.attempts and reply.has_error() and reply.error.code in LOST:
                     lost[reply.metadata.reply_to_message_id] = reply
                 else:
                     yield reply
-            sent = [message for message in sent if message.metadata.message_id in lost]
-            back = self._wait_for(grid, {message.metadata.dst_node_id for message in sent}, deadline)
-            sent = [message for message in sent if message.metadata.dst_node_id in back]
-            again = {message.metadata.message_id for message in sent}
+            silent = [message for message in sent if message.metadata.message_id not in heard]
+            gone = [message for message in sent if message.metadata.message_id in lost]
+            back = self._wait_for(grid, {message.metadata.dst_node_id for message in gone}, deadline)
+            gone = [message for message in gone if message.metadata.dst_node_id in back]
+            again = {message.metadata.message_id for message in gone}
             yield from (reply for number, reply in lost.items() if number not in again)
-            if not sent:
+            sent = gone + silent if time.monotonic() < deadline else gone
+            if not sent or attempt == self.policy.attempts:
                 return
-            log.info("%d hosts were lost and came back; asking them again", len(sent))
+            log.info("asking again: %d hosts that were lost and came back, %d silent ones", len(gone), len(silent))
             sent = [
                 Message(
                     message.content,

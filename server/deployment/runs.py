@@ -20,7 +20,6 @@ from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
 from server.deployment.home import NEWEST_RUN, ServerHome
 from server.release.keys import open_keys
-from server.release.parcels import publish_parcel
 
 PREPARE = "simulations.deployed:prepare"
 RUN_CONFIG = "simulations.deployed:run_config"
@@ -103,6 +102,9 @@ class Runs:
             RunFolderError: there is no run in the folder.
             ConfigError: the SuperLink refuses or can't be reached.
         """
+        # Here: commands that publish nothing are to load without a store's packages.
+        from server.release.parcels import publish_parcel
+
         record = read_record(out)
         write_json(out / RECORD, Record(record.run, self.keys, owners).content())
         store, keys = str(self.home / "store"), open_keys(self.keys)

@@ -39,9 +39,9 @@ def test_a_baselines_resolved_configuration_loads_back_equal(name: str, tmp_path
     assert load_scenario(str(tmp_path / "config.toml")) == found
 
 
-def test_only_fedavg_feddf_and_the_teacher_of_online_distillation_are_weights_on_the_wire() -> None:
+def test_only_fedavg_and_feddf_send_weights() -> None:
     sending = {name for name in methods() if load_method("digits", name).method.sends_weights}
-    assert sending == {"fedavg", "feddf", "online"}
+    assert sending == {"fedavg", "feddf"}
 
 
 @pytest.mark.parametrize("name", ["online", "neighbours"])

@@ -38,7 +38,7 @@ def test_a_run_on_a_stream_resumes_to_the_result_of_an_undisturbed_one(
 def _predicts_before_it_learns(scenario: Scenario, out: Path) -> None:
     shelf, task = Shelf(out / "assets"), load_task(scenario.task)
     folder = out / "devices" / "device-00000"
-    (folder / "round-00002.pt").unlink()
+    (folder / "round-00002.state").unlink()
     device = make_device(scenario, shelf, 0, out / "devices")
     assert isinstance(device, StreamDevice)
     request = (out / "requests" / "0").read_bytes()

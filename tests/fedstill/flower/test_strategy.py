@@ -353,6 +353,45 @@ def test_a_host_that_gets_lost_is_asked_again_when_it_is_back() -> None:
     assert disturbed.traffic.envelope_bytes > undisturbed.traffic.envelope_bytes
 
 
+class Deaf(LocalGrid):
+    """Takes the first messages of a round to a node and never answers them."""
+
+    def __init__(self, app: ClientApp, misses: int) -> None:
+        super().__init__(app, 3, {})
+        self.misses = misses
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        asked, first = list(messages), min(self.get_node_ids())
+        missed = [
+            one for one in asked if one.metadata.dst_node_id == first and one.metadata.message_type != "query.devices"
+        ]
+        if missed and self.misses > 0:
+            self.misses -= 1
+            asked = [one for one in asked if one not in missed]
+        return super().send_and_receive(asked, timeout=timeout)
+
+
+def run_deaf(misses: int, attempts: int) -> tuple[FederatedDistillation, RoundReplies]:
+    seen: list[RoundReplies] = []
+    policy = RoundPolicy(6, 0.5, timeout=60, attempts=attempts, silence=0.1)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy)
+    strategy.start(Deaf(hosts(good), misses), num_rounds=1)
+    return strategy, seen[0]
+
+
+def test_a_host_that_says_nothing_is_asked_again() -> None:
+    undisturbed, replies = run_deaf(0, attempts=3)
+    disturbed, again = run_deaf(2, attempts=3)
+    assert list(again.votes) == list(replies.votes) == [0, 1, 2, 3, 4, 5]
+    assert disturbed.traffic.uplink == undisturbed.traffic.uplink
+    assert disturbed.traffic.downlink == undisturbed.traffic.downlink
+
+
+def test_a_host_that_never_says_anything_is_absent() -> None:
+    _, replies = run_deaf(9, attempts=3)
+    assert replies.refused == {0: "no answer", 1: "no answer"}
+
+
 def test_a_host_is_asked_no_more_often_than_the_policy_says() -> None:
     _, replies = run_losing(Losing(hosts(good), 2), attempts=2)
     assert replies.refused == {0: "no answer", 1: "no answer"}
