@@ -294,9 +294,9 @@ class RoundStrategy(Strategy, Generic[A]):
     def _deliver(self, grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
         """Send a round's messages, again to hosts that got lost or say nothing, and yield the replies.
 
-        A host that starts anew before anybody misses it, or whose ClientApp was killed, has lost what it was asked, and
-        nobody tells. A device answers a round that it finished from what it did, so that nothing is done twice; one still
-        at work answers the second message when it is done with the first.
+        A host that starts anew before anybody misses it, or whose ClientApp was killed, has lost what it was asked,
+        and nobody tells. A device answers a round that it finished from what it did, so that nothing is done twice;
+        one that is still at work answers the second message when it is done with the first.
         """
         deadline = time.monotonic() + timeout
         sent = messages
