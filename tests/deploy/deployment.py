@@ -236,5 +236,5 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def after_round(out: Path, number: int) -> None:
-    """Wait until a run has finished a round; 0: until its folder is there."""
-    eventually(lambda: out.exists() and len(rows(out)) >= number, f"the end of round {number} of {out}")
+    """Wait until a run has finished a round."""
+    eventually(lambda: len(rows(out)) >= number, f"the end of round {number} of {out}")
