@@ -53,7 +53,7 @@ def test_agent_supernode_and_superlink_killed_at_random_moments_leave_no_trace(
     victims = [(deployment.device(2), "agent"), (deployment.device(0), "supernode"), (deployment.server, "superlink")]
     random.shuffle(victims)
     deployment.begin(out, ATTENTIVE)
-    eventually(lambda: deployment.said(f"run-{tmp_path.name}").startswith("run "), "the beginning of the run")
+    eventually(lambda: f" in {out}" in deployment.said(f"run-{tmp_path.name}"), "the beginning of the run")
     for finished, (home, program) in enumerate(victims):
         after_round(out, finished)
         time.sleep(random.uniform(0, 10))
