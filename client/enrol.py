@@ -145,9 +145,13 @@ def _exchange(
         response = connection.getresponse()
         return response.status, response.read(MAX_REPLY)
     except ssl.SSLCertVerificationError as error:
-        hint = "if this machine's clock is wrong, set it" if "not yet valid" in str(error) else "is it the right host?"
+        hints = {
+            "certificate has expired": "renew it there, or set this machine's clock if it is wrong",
+            "certificate is not yet valid": "this machine's clock is wrong, set it",
+        }
+        hint = hints.get(error.verify_message, "is it the right host?")
         raise ConfigError(
-            f"{invitation.address}: the server's certificate is refused: {error.reason}; {hint}"
+            f"{invitation.address}: the server's certificate is refused: {error.verify_message}; {hint}"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error

@@ -169,7 +169,7 @@ class Deployment:
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.start("server", "server", "start", *where)
         places = (self.port, enrolment, delivery)
-        eventually(lambda: all(map(_listens, places)), "SuperLink, enrolment and delivery service")
+        eventually(lambda: all(map(listens, places)), "SuperLink, enrolment and delivery service")
         write_device_folders(self.scenario, self.folder / "data")
         for number, (kind, own) in enumerate(zip(self.scenario.classes_of_devices(), ports, strict=True)):
             assert self.enrol(kind, own, data_of=number) == number
@@ -224,7 +224,7 @@ class Deployment:
         return killed
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
 

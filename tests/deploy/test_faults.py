@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import Undisturbed
-from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, rows
+from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, listens, rows
 from tests.deploy.hostile import LATE
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
@@ -195,10 +195,10 @@ def test_an_expired_certificate_is_told_and_lets_nobody_in(tmp_path: Path) -> No
     late = Deployment(tmp_path)
     late.start("server", "server", "start", "--home", str(home))
     try:
-        eventually(lambda: (home / "run" / "enrolment.pid").exists(), "the enrolment service")
+        eventually(lambda: listens(enrolment), "the enrolment service")
         token = fedstill("server", "token", "--class", "zero2w", "--expires", "9999d", "--home", str(home)).strip()
         said = late.after("+1000d", "client", "enroll", token, "--home", str(device))
     finally:
         late.down()
-    assert "the server's certificate is refused: certificate verify failed: certificate has expired" in said
+    assert "the server's certificate is refused: certificate has expired; renew it there" in said
     assert not (device / "device.toml").exists()
