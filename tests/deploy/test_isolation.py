@@ -24,7 +24,7 @@ from client.install.layout import Users
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
 from simulations.device_folders import write_device_folders
-from tests.deploy.deployment import PATIENCE, Deployment, _listens, eventually, fedstill, free_ports, rows
+from tests.deploy.deployment import PATIENCE, Deployment, eventually, fedstill, free_ports, listens, rows
 
 pytestmark = [
     pytest.mark.deploy,
@@ -71,7 +71,7 @@ class Installed:
         listen += ["--delivery-port", str(delivery)]
         fedstill("server", "init", "--host", "127.0.0.1", *where, *listen)
         self.deployment.start("server", "server", "start", *where)
-        eventually(lambda: all(map(_listens, (port, enrolment, delivery))), "the server's services")
+        eventually(lambda: all(map(listens, (port, enrolment, delivery))), "the server's services")
         write_device_folders(self.deployment.scenario, self.deployment.folder / "data")
         token = fedstill("server", "token", "--class", "pi5", *where).strip()
         source = self.deployment.device(0)
