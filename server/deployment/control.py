@@ -92,23 +92,15 @@ class Control:
         """End a run."""
         self._ask("stop", str(run_id), CONNECTION)
 
-    def _ask(self, *arguments: str) -> Any:
-        folder = self.home / "flwr"
-        connection = {"address": self.home.config().control, "root-certificates": str(self.home / "ca.crt")}
-        write_atomic(
-            folder / "config.toml",
-            tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}}).encode(),
-        )
-        command = [script("flwr"), *arguments, "--format", "json"]
-        environment = {**os.environ, "FLWR_HOME": str(folder), "NO_COLOR": "1"}
+    def log(self, run_id: int) -> str:
+        """Return what a run's ServerApp said; empty: nobody can tell."""
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ConfigError(
-                f"no answer from the SuperLink in {TIMEOUT:g} s; is `fedstill server start` up?"
-            ) from error
+            return self._flwr("log", str(run_id), CONNECTION, "--show").stdout
+        except ConfigError:
+            return ""
+
+    def _ask(self, *arguments: str) -> Any:
+        done = self._flwr(*arguments, "--format", "json")
         reply = _json_in(done.stdout)
         if done.returncode or not isinstance(reply, dict) or not reply.get("success"):
             said = str((reply or {}).get("error-message") or done.stderr or done.stdout).strip()
@@ -116,6 +108,24 @@ class Control:
                 f"the SuperLink did not do it ({' '.join(arguments[:2])}): {' '.join(said.split())[-500:]}"
             )
         return reply
+
+    def _flwr(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        folder = self.home / "flwr"
+        connection = {"address": self.home.config().control, "root-certificates": str(self.home / "ca.crt")}
+        write_atomic(
+            folder / "config.toml",
+            tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}}).encode(),
+        )
+        command = [script("flwr"), *arguments]
+        environment = {**os.environ, "FLWR_HOME": str(folder), "NO_COLOR": "1"}
+        try:
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(
+                f"no answer from the SuperLink in {TIMEOUT:g} s; is `fedstill server start` up?"
+            ) from error
 
 
 def _json_in(text: str) -> Any:

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,13 +133,28 @@ class Runs:
             if time.monotonic() - asked > STATUS_EVERY:
                 status = _status(control, run_id, say)
                 if status.startswith(("finished", "gone")) and not (out / SUMMARY).exists():
-                    log = self.home / "logs" / "superexec.log"
                     raise ConfigError(
-                        f"run {run_id} ended ({status}) after {told} rounds; {log} says why; continue with "
-                        f"`fedstill server run --resume {out}`"
+                        f"run {run_id} ended ({status}) after {told} rounds{self._reason(control, run_id)}; continue "
+                        f"with `fedstill server run --resume {out}`"
                     )
                 asked = time.monotonic()
             time.sleep(POLL)
+
+    def _reason(self, control: Control, run_id: int) -> str:
+        """Keep what the ServerApp said, and return why it ended, as far as is known."""
+        said, path = control.log(run_id), self.home / "logs" / f"run-{run_id}.log"
+        if not said:
+            return ""
+        with suppress(OSError):
+            write_atomic(path, said.encode())
+        reason = reason_in(said)
+        return f": {reason} ({path})" if reason else f" ({path})"
+
+
+def reason_in(log: str) -> str:
+    """Return the last exception that a log tells, with its message; empty: it tells none."""
+    found = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", log, flags=re.MULTILINE)
+    return str(found[-1]) if found else ""
 
 
 def _status(control: Control, run_id: int, say: Callable[[str], None]) -> str:

@@ -7,7 +7,7 @@ from fedstill.files import write_json
 from server.deployment import runs
 from server.deployment.control import Run
 from server.deployment.home import ServerHome
-from server.deployment.runs import RECORD, Record, describe, read_record
+from server.deployment.runs import RECORD, Record, describe, read_record, reason_in
 
 
 def test_a_record_comes_back_with_node_ids_of_64_bits(tmp_path: Path) -> None:
@@ -42,6 +42,9 @@ class Control:
             raise ConfigError("no answer from the SuperLink")
         return [Run(5, "finished:failed")]
 
+    def log(self, run_id: int) -> str:
+        return "round 1\nOSError: [Errno 28] No space left on device\n"
+
 
 def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -49,7 +52,7 @@ def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
     control, said = Control(), list[str]()
     for name, value in (("Control", lambda home: control), ("STATUS_EVERY", 0.0), ("POLL", 0.01)):
         monkeypatch.setattr(runs, name, value)
-    with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\)"):
+    with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\) after 0 rounds: OSError: .* No space left on device \(/"):
         runs.Runs(ServerHome(tmp_path), tmp_path).follow(tmp_path, 5, said.append)
     assert said == ["waiting: no answer from the SuperLink"]
 
@@ -59,3 +62,9 @@ def test_a_finished_round_is_told_in_a_line() -> None:
     assert describe(row) == "round 2: 3 answers, 1 not used; students pi4 0.500"
     resting = {"1": "no answer", "4": "absent: too hot", "7": "absent: in use"}
     assert describe({**row, "refused": resting}) == "round 2: 3 answers, 1 not used, 2 absent; students pi4 0.500"
+
+
+def test_why_a_run_ended_is_the_last_exception_in_its_log() -> None:
+    log = "round 1\nValueError: first\n\nfedstill.errors.QuorumError: no answers\nflwr [ERROR] - Exit Code: 201\n"
+    assert reason_in(log) == "fedstill.errors.QuorumError: no answers"
+    assert reason_in("round 1\n") == ""
