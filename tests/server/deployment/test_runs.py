@@ -52,7 +52,7 @@ def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
     control, said = Control(), list[str]()
     for name, value in (("Control", lambda home: control), ("STATUS_EVERY", 0.0), ("POLL", 0.01)):
         monkeypatch.setattr(runs, name, value)
-    with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\) after 0 rounds: OSError: .* No space left on"):
+    with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\) after 0 rounds: OSError: .* No space left"):
         runs.Runs(ServerHome(tmp_path), tmp_path).follow(tmp_path, 5, said.append)
     assert said == ["waiting: no answer from the SuperLink"]
 
