@@ -52,6 +52,7 @@ def far_away(server_port: int, folder: Path) -> Iterator[Far]:
     """Make the namespace: the server's port is forwarded into it, over the slow line and the link."""
     if shutil.which("ip") is None or shutil.which("tc") is None:
         pytest.skip("ip and tc (iproute2) are not installed")
+    subprocess.run(["ip", "netns", "delete", SPACE], check=False, capture_output=True)  # of a test that was killed
     try:
         ip("netns", "add", SPACE)
     except subprocess.CalledProcessError as error:
