@@ -7,6 +7,9 @@ from fedstill.processes import Program, module, script
 SUPERNODE_PAUSE = 10.0
 """Seconds before a SuperNode that ended starts again. The SuperLink turns away one whose last connection it has not
 given up yet, for 60 s at most: it simply comes back until it is let in."""
+CUT = "SSL/TLS handshake error detected"
+"""What Flower 1.41's SuperNode says when a connection is cut during its handshake. It then asks for no more work, but stays
+up."""
 
 
 def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Program]:
@@ -36,7 +39,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     if users is None:
         return [
             Program("agent", agent, env=one, nice=nice),
-            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower),
+            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower, hopeless=CUT),
         ]
     secret = ("--superexec-auth-secret-file", str(home.secret))
     supernode += ["--isolation", "process", *secret]
@@ -47,6 +50,8 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     ]
     return [
         Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
-        Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
+        Program(
+            "supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node, hopeless=CUT
+        ),
         Program("apps", superexec, env={"FLWR_HOME": str(home.apps), "HOME": str(home.apps)}, user=users.app),
     ]

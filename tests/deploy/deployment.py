@@ -15,6 +15,9 @@ from typing import Any
 
 import psutil
 
+from fedstill.errors import ConfigError
+from server.deployment.control import Control
+from server.deployment.home import ServerHome
 from simulations.device_folders import PROXY, write_device_folders
 from simulations.scenario import Scenario, load_scenario
 
@@ -187,8 +190,27 @@ class Deployment:
         assert f"device {number} of class {kind}" in said
         return number
 
+    def connected(self, number: int) -> bool:
+        """Tell whether a device's present SuperNode was let in by the SuperLink."""
+        said = self.log(number, "supernode")
+        return said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode") and alive(
+            self.device(number), "supernode"
+        )
+
+    def whole(self) -> bool:
+        """Tell whether all devices that were started are there, whatever a test did to them or to the SuperLink."""
+        there = [name.removeprefix("device-") for name in self._running if name.startswith("device-")]
+        if not all(map(self.connected, map(int, there))):
+            return False
+        try:
+            states = list(Control(ServerHome(self.server)).nodes().values())
+        except ConfigError:
+            return False
+        return states.count("online") == len(there)
+
     def begin(self, out: Path, *changes: str) -> None:
-        """Begin a run, of the scenario with changes such as `rounds=4`."""
+        """Begin a run, of the scenario with changes such as `rounds=4`, as soon as the fleet is there."""
+        eventually(self.whole, "a whole fleet")
         sets = [word for change in changes for word in ("--set", change)]
         home = ("--home", str(self.server))
         self.start(f"run-{out.parent.name}", "server", "run", str(self.file), *home, "--out", str(out), *sets)
@@ -222,6 +244,12 @@ class Deployment:
                     found.kill()
                     killed += 1
         return killed
+
+
+def alive(home: Path, program: str) -> bool:
+    """Tell whether the process of a program runs."""
+    path = home / "run" / f"{program}.pid"
+    return path.exists() and psutil.pid_exists(int(path.read_text()))
 
 
 def listens(port: int) -> bool:

@@ -94,7 +94,7 @@ def fleet(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     found, out = Mixed(folder, devices=2, scenario=ONE_ROUND, copied=False), folder / "run"
     try:
         found.up()
-        eventually(lambda: "SuperNode ID" in found.log(1, "supernode"), "the board's connection")
+        eventually(found.whole, "the board's connection")
         run = command("server", "run", str(found.file), "--home", str(found.server), "--out", str(out))
         with (folder / "run.out").open("wb") as told:
             done = subprocess.run(run, stdout=told, stderr=subprocess.STDOUT, timeout=SLOW, check=False)

@@ -113,7 +113,7 @@ class Installed:
             )
         self.deployment._running["device"] = started
         log = self.home.logs / "supernode.log"
-        eventually(lambda: log.exists() and "SuperNode ID" in log.read_text(), "the device's connection")
+        eventually(lambda: log.exists() and _connected(log.read_text()), "the device's connection")
         eventually(self.home.socket.exists, "the agent's socket")
 
     def process(self, program: str) -> int:
@@ -124,6 +124,10 @@ class Installed:
         if self.home.users.exists():
             done = self.client("uninstall", "--purge")
             assert done.returncode == 0, done.stderr
+
+
+def _connected(said: str) -> bool:
+    return said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode")
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +267,4 @@ def test_what_was_started_ends_with_the_supervisor(installed: Installed) -> None
     programs = [installed.process(name) for name in ("agent", "supernode", "apps")]
     os.kill(psutil.Process(programs[0]).ppid(), signal.SIGKILL)
     eventually(lambda: not any(psutil.pid_exists(number) for number in programs), "their end")
+    installed.start()  # for the tests to come

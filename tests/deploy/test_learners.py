@@ -67,6 +67,7 @@ def test_all_learners_are_one_federation_and_a_small_board_bears_it(deployment: 
     classes = deployment.scenario.classes_of_devices()
     boards = {name: Watch(deployment.device(classes.index(name))) for name in ("zero2w", "pi4", "pi5")}
     run = command("server", "run", str(deployment.file), "--home", str(deployment.server), "--out", str(out))
+    eventually(deployment.whole, "a whole fleet")
     with (tmp_path / "told").open("wb") as told:
         running = psutil.Popen(run, stdout=told, stderr=subprocess.STDOUT)
         while running.poll() is None:
