@@ -8,7 +8,7 @@ SUPERNODE_PAUSE = 10.0
 """Seconds before a SuperNode that ended starts again. The SuperLink turns away one whose last connection it has not
 given up yet, for 60 s at most: it simply comes back until it is let in."""
 CUT = "SSL/TLS handshake error detected"
-"""What Flower 1.41's SuperNode says when a connection is cut during its handshake. It then asks for no more work, but stays
+"""What Flower 1.41's SuperNode says when a connection is cut in its handshake. It then asks for no more work, but stays
 up."""
 
 
