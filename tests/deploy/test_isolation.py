@@ -104,6 +104,8 @@ class Installed:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
+        log = self.home.logs / "supernode.log"
+        before = _connections(log)
         with (self.deployment.folder / "device.out").open("ab") as output:
             started = subprocess.Popen(
                 [*AS_A_SERVICE, self.python, "-P", "-m", "fedstill.cli", "client", "start", "--home", self.home.folder],
@@ -112,9 +114,14 @@ class Installed:
                 env={**ENVIRONMENT, "SECRET_OF_ROOT": "1"},
             )
         self.deployment._running["device"] = started
-        log = self.home.logs / "supernode.log"
-        eventually(lambda: log.exists() and _connected(log.read_text()), "the device's connection")
+        eventually(lambda: _connections(log) > before, "the device's connection")
         eventually(self.home.socket.exists, "the agent's socket")
+
+    def kill(self) -> None:
+        """Kill the supervisor alone."""
+        supervisor = self.deployment._running.pop("device")
+        os.kill(psutil.Process(self.process("agent")).ppid(), signal.SIGKILL)
+        supervisor.wait(PATIENCE)
 
     def process(self, program: str) -> int:
         return int((self.home.run / f"{program}.pid").read_text())
@@ -126,8 +133,8 @@ class Installed:
             assert done.returncode == 0, done.stderr
 
 
-def _connected(said: str) -> bool:
-    return said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode")
+def _connections(log: Path) -> int:
+    return log.read_text().count("SuperNode ID:") if log.exists() else 0
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +272,6 @@ def test_who_is_not_root_is_told(installed: Installed) -> None:
 
 def test_what_was_started_ends_with_the_supervisor(installed: Installed) -> None:
     programs = [installed.process(name) for name in ("agent", "supernode", "apps")]
-    os.kill(psutil.Process(programs[0]).ppid(), signal.SIGKILL)
+    installed.kill()
     eventually(lambda: not any(psutil.pid_exists(number) for number in programs), "their end")
     installed.start()  # for the tests to come
