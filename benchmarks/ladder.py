@@ -39,12 +39,12 @@ from fedstill.learning import accuracy, build, fit, logits, parameters
 from fedstill.losses import hinton
 from fedstill.models import architecture
 from fedstill.models.convnets import PooledNet, convolution
-from fedstill.release.manifest import FLOAT_FILE, INT8_FILE, Normalization
+from fedstill.release.manifest import FLOAT_FILE, INT8_FILE
 from fedstill.rng import stream, torch_seed
 from fedstill.tasks import Task, load_task
 from fedstill.workers import use_one_thread
 from server.release import runtime
-from server.release.export import export
+from server.release.export import export, normalization
 from server.release.quantize import quantize
 from simulations.run_folder import commit
 from simulations.scenario import Scenario, load_scenario
@@ -160,7 +160,7 @@ def _right(path: Path, task: Task, test: Labelled) -> float:
 
 def cost(path: Path, task: Task, images: np.ndarray, seconds: float) -> dict[str, Any]:
     """Return bytes of a file, milliseconds of one sample, and megabytes that come with it in a process."""
-    how = Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+    how = normalization(task)
     found, _ = measure(Model(path, how, task.classes, images), Effort(seconds), None, None)
     latency = found.latency_ms["1"]
     return {

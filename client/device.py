@@ -100,10 +100,8 @@ class Device:
         self.settings = settings
         self.uplink: Encoding = uplink
         self.data = data
-        self.folder = folder
         self.entropy_coded = entropy_coded
         self.delta = delta
-        self.durable = durable
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
         self.held = counts > 0

@@ -15,13 +15,12 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from client.home import Home
+from client.sensors import temperature
 from fedstill.config import Settings, parse, read_toml
 
 SPAN = r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]"
 SAMPLE = 1.0
 """Seconds over which it is measured whether others use the processor."""
-HOTTEST = 150.0
-"""Degrees Celsius beyond which a sensor is broken."""
 
 
 class Limits(Settings):
@@ -97,7 +96,7 @@ class Gate:
         return "" if any(_within(now.time(), span) for span in limits.hours) else "outside its hours"
 
     def _too_hot(self, limits: Limits) -> str:
-        found = hottest(self._root)
+        found = temperature(self._root)
         if limits.max_celsius is None or found is None:
             return ""
         self._hot = found >= limits.max_celsius - (limits.cool_by if self._hot else 0)
@@ -116,17 +115,6 @@ class Gate:
         passed = total_then - total
         busy = 1 - (idle_then - idle) / passed if passed else 0.0
         return "in use" if busy > limits.max_busy else ""
-
-
-def hottest(root: Path = Path("/")) -> float | None:
-    """Return the temperature of the hottest sensor in degrees Celsius; None: there is none that tells."""
-    found = []
-    for sensor in (root / "sys" / "class" / "thermal").glob("thermal_zone*/temp"):
-        try:
-            found.append(int(sensor.read_text()) / 1000)
-        except (OSError, ValueError):
-            continue  # some sensors sleep
-    return max((value for value in found if value < HOTTEST), default=None)
 
 
 def _within(now: clock_time, span: str) -> bool:

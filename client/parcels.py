@@ -14,6 +14,7 @@ from pathlib import Path
 from client.updates.delivery import Access, Server
 from client.updates.download import complete, prepare
 from fedstill.errors import DataError, FedstillError, ReleaseError
+from fedstill.files import keep_newest
 from fedstill.release.parcel import CONTENT, parcel_name, verify_parcel
 from fedstill.release.trust import Trust
 from fedstill.release.verify import METADATA, digest
@@ -62,7 +63,7 @@ class Parcels:
             trust = Trust.load(self.root.read_bytes(), str(self.root))
             if not self._is_here(place, trust):
                 self._fetch(place, trust)
-                self._forget_old(place)
+                keep_newest(self.folder, place, KEPT)
             return place / CONTENT
         except OSError as error:
             raise DataError(f"{error.filename or place}: {error.strerror}") from error
@@ -99,9 +100,3 @@ class Parcels:
             prepare(place, metadata, signed)
             complete(place, signed, server, self.step)
         log.info("%s: %d bytes fetched", place.name, signed.files[CONTENT][0])
-
-    def _forget_old(self, newest: Path) -> None:
-        others = [place for place in self.folder.iterdir() if place.is_dir() and place != newest]
-        others.sort(key=lambda place: place.stat().st_mtime_ns, reverse=True)
-        for place in others[KEPT - 1 :]:
-            shutil.rmtree(place)

@@ -5,7 +5,8 @@ import time
 from datetime import datetime
 
 from client.home import PAUSED, Home
-from client.limits import Gate, hottest, read_limits
+from client.limits import Gate, read_limits
+from client.sensors import temperature
 from client.timekeeping import disbelieved
 from fedstill.errors import ConfigError
 from fedstill.processes import holder
@@ -33,7 +34,7 @@ def device_rows(home: Home) -> dict[str, str]:
     config, limits = home.config(), read_limits(home)
     clock = disbelieved(home, time.time())
     gate = Gate(home.folder, now=lambda: None if clock else datetime.now())
-    heat, closed = hottest(), gate.closed(limits)
+    heat, closed = temperature(), gate.closed(limits)
     try:
         said = (home.agent_run / PAUSED).read_text().strip()
     except OSError:

@@ -50,6 +50,14 @@ def drop_unfinished(folder: Path) -> None:
             path.unlink()
 
 
+def keep_newest(folder: Path, newest: Path, kept: int) -> None:
+    """Remove the folders in a folder but for `newest` and those that changed last, `kept` in all."""
+    others = [path for path in folder.iterdir() if path.is_dir() and path != newest]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in others[kept - 1 :]:
+        shutil.rmtree(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -75,6 +75,11 @@ def script(name: str) -> str:
     return str(path)
 
 
+def search_path() -> str:
+    """Return the PATH on which a program finds the commands that are installed beside this Python, and the rest."""
+    return f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
 def module(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a module with this Python; the working directory is no place to import from."""
     return [sys.executable, "-P", "-m", name, *arguments]
@@ -184,14 +189,13 @@ class Supervisor:
     def _start(self, program: Program) -> None:
         path = self._log(program)
         _shorten(path)
-        search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         kept = {name: value for name, value in os.environ.items() if not program.user or HANDED_ON.fullmatch(name)}
         with path.open("ab") as output:
             self._read[program.name] = output.tell()
             started = subprocess.Popen(
                 program.command,
                 cwd=self._folder,
-                env={**kept, "PATH": search, "PYTHONUNBUFFERED": "1", **program.env},
+                env={**kept, "PATH": search_path(), "PYTHONUNBUFFERED": "1", **program.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -17,12 +17,12 @@ from client.evaluate.measure import Effort, Model, measure
 from fedstill.errors import ReleaseError, RunFolderError
 from fedstill.learning import restored
 from fedstill.models import architecture
-from fedstill.release.manifest import MANIFEST, Normalization
+from fedstill.release.manifest import MANIFEST
 from fedstill.release.trust import Trust
 from fedstill.release.verify import verify_folder
 from fedstill.tasks import load_task
 from server.checkpoints import Checkpoints
-from server.release.export import export
+from server.release.export import export, normalization
 from simulations.run_folder import CONFIG, SUMMARY, commit
 from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf
@@ -108,7 +108,7 @@ def _measured(
     task, labels = load_task(scenario.task), shelf.test.labels
     rows = np.unique(np.linspace(0, len(labels) - 1, min(SAMPLES, len(labels))).round().astype(np.int64))
     images = np.array(shelf.test.images[rows])
-    how = Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+    how = normalization(task)
     model = Model(path, how, task.classes, images[:PROBES])
     cost, known = measure(model, effort, meter, Labelled(images, labels[rows]))
     assert known is not None

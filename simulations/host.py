@@ -44,13 +44,14 @@ def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) ->
     task = load_task(scenario.task)
     name = scenario.class_of(number)
     kind = scenario.device_classes[name]
-    made: Callable[..., Learner] = partial(learner, kind.learner, kind.student, data=device_data(shelf, number))
+    made: Callable[..., Learner]
     if scenario.stream.window:
         made = partial(StreamDevice, partial(data_in, scenario, shelf, number), student=kind.student)
-    elif kind.learner == "torch":
-        made = partial(made, backbone=None)
     else:
-        made = partial(made, backbone=Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}"))
+        trains = kind.learner == "torch"
+        path = shelf.backbone_path(name)
+        backbone = None if trains else Backbone(path.read_bytes(), task, f"backbone of {name}")
+        made = partial(learner, kind.learner, kind.student, backbone, data=device_data(shelf, number))
     return made(
         number=number,
         task=task,

@@ -9,7 +9,6 @@ What goes wrong with the device's own files is told in its log, not to the serve
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -28,7 +27,7 @@ from client.timekeeping import local_time
 from client.updates.delivery import Access
 from fedstill import packet
 from fedstill.errors import ConfigError, DataError, FedstillError, ReleaseError
-from fedstill.files import write_atomic
+from fedstill.files import keep_newest, write_atomic
 from fedstill.plan import DIGEST_BYTES, RUN_NAME, ClassPlan, DevicePlan
 from fedstill.release.backbone import Backbone, open_backbone
 from fedstill.rounds import DeviceAnswer
@@ -116,7 +115,7 @@ class Carrier:
             self._check_plan(folder, plan)
             device = self._build(DevicePlan.read(plan), folder)
             write_atomic(folder / PLAN, plan.encode())
-            self._forget_old_runs(folder)
+            keep_newest(self._home.state, folder, KEPT_RUNS)
             self._device = (key, device)
         return self._device[1]
 
@@ -125,12 +124,6 @@ class Carrier:
         known = folder / PLAN
         if known.exists() and known.read_text() != plan:
             raise ConfigError("the run's plan is not the one that it began with")
-
-    def _forget_old_runs(self, newest: Path) -> None:
-        others = [place for place in self._home.state.iterdir() if place.is_dir() and place != newest]
-        others.sort(key=lambda place: place.stat().st_mtime_ns, reverse=True)
-        for place in others[KEPT_RUNS - 1 :]:
-            shutil.rmtree(place)
 
     def _build(self, plan: DevicePlan, folder: Path) -> Learner:
         own = plan.classes.get(self._config.device_class)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from client.predict.student import runtime_version
+from client.sensors import power, temperature
 from client.updates.clock import moment
 from client.updates.home import REPORTS, Home
 from fedstill.files import write_atomic
@@ -23,8 +24,6 @@ from protos.delivery_pb2 import Outcome, Telemetry
 QUEUE = 200  # reports; the oldest make room
 COUNTED = 2**48  # what no device comes to: a server that claims to know a later report is not believed
 DETAIL = 500  # characters, as the wire contract says
-THERMAL = Path("/sys/class/thermal")
-HWMON = Path("/sys/class/hwmon")
 
 
 @dataclass(frozen=True)
@@ -51,27 +50,6 @@ class Figures:
 def percentile(ascending: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of the values don't exceed."""
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
-
-
-def temperature(folder: Path = THERMAL) -> float | None:
-    """Return the degrees Celsius of the hottest zone; None: this board does not tell."""
-    return _largest(folder.glob("thermal_zone*/temp"), 1000, -100, 300)
-
-
-def power(folder: Path = HWMON) -> float | None:
-    """Return the watts of the largest meter; None: this board has none."""
-    return _largest(folder.glob("hwmon*/power1_input"), 1_000_000, 0, 10_000)
-
-
-def _largest(paths: Iterable[Path], unit: int, low: float, high: float) -> float | None:
-    """Return the largest value that can be believed: a sensor that is asleep or not connected tells nonsense."""
-    found = []
-    for path in paths:
-        try:
-            found.append(int(path.read_text()) / unit)
-        except (OSError, ValueError):
-            continue
-    return max((value for value in found if low <= value <= high), default=None)
 
 
 def _processor() -> str:

@@ -8,13 +8,12 @@ from fedstill.device_classes import Budget, NumericFormat
 from fedstill.errors import ExportError, ReleaseError
 from fedstill.learning import State, parameters, restored
 from fedstill.models.shapes import Shape
-from fedstill.release.manifest import Normalization
 from fedstill.release.selftest import ask
 from fedstill.tasks import Task, load_task
 from server.compress.learn import Material
 from server.compress.prune import flops
 from server.release.arena import activation_bytes
-from server.release.export import export
+from server.release.export import export, normalization
 from server.release.formats import FORMATS
 from server.release.runtime import latency_ms, logits
 
@@ -123,7 +122,7 @@ def measure(
 
 
 def _peak_rss(path: Path, material: Material, task: Task) -> int:
-    how = Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+    how = normalization(task)
     try:
         return ROUGH * -(-ask(path, material.calibration[:1], how, PATIENCE).peak_rss_bytes // ROUGH)
     except ReleaseError as error:

@@ -4,11 +4,10 @@ The superexec is a process of its own: a run then survives the SuperLink's death
 """
 
 import os
-import sysconfig
 from typing import NoReturn
 
 from fedstill.errors import ConfigError
-from fedstill.processes import Program, module, script
+from fedstill.processes import Program, module, script, search_path
 from server.deployment.home import ServerConfig, ServerHome
 
 
@@ -55,8 +54,7 @@ def become(home: ServerHome, name: str) -> NoReturn:
     known = {program.name: program for program in programs(home)}
     if name not in known:
         raise ConfigError(f"--only {name}: no such process; there are {', '.join(known)}")
-    search = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment = {**os.environ, "PATH": search, "PYTHONUNBUFFERED": "1", **known[name].env}
+    environment = {**os.environ, "PATH": search_path(), "PYTHONUNBUFFERED": "1", **known[name].env}
     try:
         os.chdir(home.folder)
         os.execve(known[name].command[0], list(known[name].command), environment)

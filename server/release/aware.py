@@ -6,10 +6,6 @@ the head's logits stay float. For students that lose more than the gate allows t
 """
 
 import importlib.util
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +26,7 @@ from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
 from server.release.export import export
 from server.release.formats import FORMATS, Format
+from server.release.quiet import quiet
 from server.release.runtime import logits
 
 # The mean before the head is taken in float, where processors may add in another order: a rounding may fall otherwise.
@@ -62,19 +59,6 @@ class Awareness:
 def available() -> bool:
     """Return whether torchao is installed."""
     return importlib.util.find_spec("torchao") is not None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torchao's words about accelerators that are not here, and about its own plans, to itself."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def distil_aware(
@@ -110,7 +94,7 @@ def distil_aware(
 
 def _learned(model: nn.Module, task: Task, student: str, lesson: Awareness) -> nn.Module:
     """Return a model as torchao's graph of integers, after it has learned as one that is only rounded."""
-    with _quiet():
+    with quiet():
         from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86

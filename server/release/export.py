@@ -1,10 +1,7 @@
 """Export of a student to one clean ONNX file: BatchNorm folded, no external data, no trace of the exporting machine."""
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +12,19 @@ from torch import nn
 
 from fedstill.errors import ExportError
 from fedstill.learning import normalize
+from fedstill.release.manifest import Normalization
 from fedstill.release.model import session
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
+from server.release.quiet import quiet
 
 INPUT, OUTPUT = "image", "logits"
 TOLERANCE = 1e-4  # of ONNX logits against torch's, relative to the largest logit
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def normalization(task: Task) -> Normalization:
+    """Return how samples of a task become a student's input."""
+    return Normalization(scale=1 / 255, mean=task.mean, std=task.std)
 
 
 def export(model: nn.Module, task: Task, path: Path) -> None:
@@ -48,7 +37,7 @@ def export(model: nn.Module, task: Task, path: Path) -> None:
     model.eval()
     example = torch.zeros(2, *task.input_shape)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), redirect_stdout(io.StringIO()), torch.no_grad():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -93,6 +82,13 @@ def strip(proto: onnx.ModelProto) -> None:
     graph.name = "student"
     for place, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{place}"
+
+
+def write_stripped(proto: onnx.ModelProto, target: Path) -> onnx.ModelProto:
+    """Strip a model, write it to a file, equal models to equal bytes, and return it."""
+    strip(proto)
+    target.write_bytes(proto.SerializeToString(deterministic=True))
+    return proto
 
 
 def torch_difference(model: nn.Module, path: Path, task: Task, images: Images) -> float:

@@ -10,7 +10,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from fedstill.learning import normalize
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
-from server.release.export import INPUT, strip
+from server.release.export import INPUT, write_stripped
 from server.release.quiet import quiet
 from server.release.weights import weight_kinds
 
@@ -48,9 +48,7 @@ def quantize(source: Path, target: Path, task: Task, calibration: Images) -> onn
             weight_type=QuantType.QInt8,
         )
     proto = onnx.load(target)
-    strip(proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-    return proto
+    return write_stripped(proto, target)
 
 
 def count_quantized(proto: onnx.ModelProto) -> tuple[int, int]:

@@ -22,7 +22,6 @@ from fedstill.release.manifest import (
     Expected,
     File,
     Input,
-    Normalization,
     Output,
     Runtime,
     SelfTest,
@@ -40,7 +39,7 @@ from server.release.c_code.write import write as write_c
 from server.release.candidates import Candidate, best, candidates
 from server.release.checks import Check
 from server.release.disturb import DISTURBANCES, disturbed, some
-from server.release.export import INPUT, OUTPUT, export, torch_difference
+from server.release.export import INPUT, OUTPUT, export, normalization, torch_difference
 from server.release.formats import FORMATS, Format, weight_kinds
 from server.release.paired import paired_interval
 from server.release.quantize import all_integer
@@ -254,7 +253,7 @@ def _answers(models: tuple[Path, ...], vectors: Images, task: Task) -> tuple[dic
     answers: dict[str, Answer] = {}
     try:
         for path in models:
-            answers[path.name] = ask(path, vectors, _normalization(task), PATIENCE)
+            answers[path.name] = ask(path, vectors, normalization(task), PATIENCE)
     except ReleaseError as error:
         return answers, str(error)
     return answers, ""
@@ -265,7 +264,7 @@ def _c_code(
 ) -> tuple[dict[str, int], Check]:
     """Write a microcontroller's student as C, compile it where a compiler is, and return what it takes."""
     try:
-        arena = write_c(proto, folder, _normalization(task), task.label_names, self_test)
+        arena = write_c(proto, folder, normalization(task), task.label_names, self_test)
     except ExportError as error:
         return {}, checks.c_code(f"not written: {error}", passed=False, refuses=False)
     command = compiler()
@@ -310,10 +309,6 @@ def _robustness(content: bytes, task: Task, test: tuple[Images, Ints]) -> dict[s
     }
 
 
-def _normalization(task: Task) -> Normalization:
-    return Normalization(scale=1 / 255, mean=task.mean, std=task.std)
-
-
 def _describe(
     task: Task,
     device_class: str,
@@ -346,7 +341,7 @@ def _describe(
         task=task.name,
         student=student,
         label_names=task.label_names,
-        input=Input(name=INPUT, shape=("batch", *task.input_shape), type="float32", normalization=_normalization(task)),
+        input=Input(name=INPUT, shape=("batch", *task.input_shape), type="float32", normalization=normalization(task)),
         output=Output(name=OUTPUT, shape=("batch", task.classes), type="float32"),
         artifact=artifact,
         files=files,

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
 from fedstill.errors import PacketError
 from fedstill.packet import CONTRACT_VERSION
 from fedstill.soft_labels import Bools, Floats, Ints
 from protos import baselines_pb2 as pb
+from simulations.baselines.heads import parsed
 
 _FLOAT32 = np.dtype("<f4")
 _SUM_TOLERANCE = 1e-3
@@ -117,21 +117,7 @@ def decode(seed: int, classes: int, content: bytes, round_number: int | None = N
         PacketError: it does not parse, is of another contract, run, round or size, or a vector is no distribution.
     """
     limit = _FLOAT32.itemsize * classes * classes + classes + 64
-    if len(content) > limit:
-        raise PacketError(f"label vectors of {len(content)} bytes are over the limit of {limit}")
-    packet = pb.LabelVectors()
-    try:
-        packet.ParseFromString(content)
-    except DecodeError as error:
-        raise PacketError("label vectors do not parse") from error
-    if packet.version != CONTRACT_VERSION:
-        raise PacketError(f"contract version {packet.version}, {CONTRACT_VERSION} expected")
-    if packet.run != seed:
-        raise PacketError("label vectors of another run")
-    if round_number is not None and packet.round != round_number:
-        raise PacketError(f"label vectors of round {packet.round}, {round_number} expected")
-    if not 1 <= packet.round <= packet.rounds:
-        raise PacketError(f"round {packet.round} of {packet.rounds}")
+    packet = parsed(pb.LabelVectors(), seed, content, limit, round_number, what="label vectors")
     if packet.classes != classes or len(packet.present) != (classes + 7) // 8:
         raise PacketError(f"label vectors of {packet.classes} classes, {classes} expected")
     bits = np.unpackbits(np.frombuffer(packet.present, dtype=np.uint8)).astype(np.bool_)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError
 
 from fedstill.errors import PacketError
 from fedstill.learning import State
 from fedstill.packet import CONTRACT_VERSION
 from protos import baselines_pb2 as pb
+from simulations.baselines.heads import parsed
 
 HEADERS = 64  # bytes that no honest packet's fields beside the values reach
 _FLOAT32 = np.dtype("<f4")
@@ -65,21 +65,7 @@ def decode(seed: int, like: State, content: bytes, round_number: int | None = No
         PacketError: it does not parse, is of another contract, run, round or size, or has values that are not finite.
     """
     expected = _FLOAT32.itemsize * values_of(like)
-    if len(content) > expected + HEADERS:
-        raise PacketError(f"weights of {len(content)} bytes are over the limit of {expected + HEADERS}")
-    packet = pb.Weights()
-    try:
-        packet.ParseFromString(content)
-    except DecodeError as error:
-        raise PacketError("weights do not parse") from error
-    if packet.version != CONTRACT_VERSION:
-        raise PacketError(f"contract version {packet.version}, {CONTRACT_VERSION} expected")
-    if packet.run != seed:
-        raise PacketError("weights of another run")
-    if round_number is not None and packet.round != round_number:
-        raise PacketError(f"weights of round {packet.round}, {round_number} expected")
-    if not 1 <= packet.round <= packet.rounds:
-        raise PacketError(f"round {packet.round} of {packet.rounds}")
+    packet = parsed(pb.Weights(), seed, content, expected + HEADERS, round_number, what="weights")
     if len(packet.values) != expected:
         raise PacketError(f"weights have {len(packet.values)} bytes, {expected} expected")
     values = np.frombuffer(packet.values, dtype=_FLOAT32).astype(np.float32)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from client.home import Home
-from client.limits import Gate, Limits, hottest, read_limits
+from client.limits import Gate, Limits, read_limits
 from fedstill.errors import ConfigError
 
 
@@ -61,11 +61,12 @@ def test_a_hot_device_trains_again_only_when_it_has_cooled_down(tmp_path: Path) 
 
 
 def test_the_hottest_sensor_counts_and_a_broken_one_does_not(tmp_path: Path) -> None:
-    assert hottest(tmp_path) is None
-    assert Gate(tmp_path, tmp_path).closed(Limits(max_celsius=70)) == ""
-    heat(tmp_path, 41.5, 60.25, 2000.0)
-    (tmp_path / "sys" / "class" / "thermal" / "thermal_zone0" / "temp").write_text("asleep\n")
-    assert hottest(tmp_path) == 60.25
+    gate, limits = Gate(tmp_path, tmp_path), Limits(max_celsius=70, cool_by=0)
+    assert gate.closed(limits) == ""
+    heat(tmp_path, 41.5, 69.0, 2000.0)
+    assert gate.closed(limits) == ""
+    heat(tmp_path, 41.5, 71.0, 2000.0)
+    assert gate.closed(limits) == "too hot"
 
 
 def test_a_full_disk_is_a_reason_to_pause(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
-from fedstill.release.manifest import INT8_FILE, MANIFEST, Normalization
+from fedstill.release.manifest import INT8_FILE, MANIFEST
 from fedstill.release.model import normalized, one_by_one, session
 from fedstill.tasks import load_task
+from server.release.export import normalization
 from server.release.quantize import all_integer
 from tests.deploy.arm import CORES, Board, root_file_system
 from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
@@ -147,7 +148,7 @@ def test_every_class_of_students_answers_as_on_this_machine(
     core: str, students: Path, rootfs: Path, tmp_path: Path
 ) -> None:
     task, shared = load_task("simulations.sources:DIGITS"), tmp_path / "students"
-    how = Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+    how = normalization(task)
     shutil.copytree(students, shared)
     board = Board(rootfs, tmp_path, core)
     said = board.python(ANSWER, str(shared), str(tmp_path), how.model_dump_json(), timeout=SLOW)

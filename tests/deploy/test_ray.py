@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,18 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.deploy.deployment import free_ports
+
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 PATIENCE = 600
 """Seconds for anything to happen; a machine may be busy."""
 RAY = str(Path(sys.executable).parent / "ray")
 SMALL_NODE = ["--num-cpus=1", "--object-store-memory=80000000", "--block"]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
 
 
 def node(stack: ExitStack, folder: Path, log: str, *options: str) -> None:
@@ -54,7 +48,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture
 def cluster() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets' paths must be short
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         port = address.rpartition(":")[2]

@@ -21,7 +21,6 @@ from fedstill.release.manifest import (
     Expected,
     File,
     Input,
-    Normalization,
     Output,
     Parent,
     Runtime,
@@ -30,6 +29,7 @@ from fedstill.release.manifest import (
 from fedstill.release.verify import digest
 from fedstill.tasks import load_task
 from server.checkpoints import Checkpoints
+from server.release.export import normalization
 from server.release.keys import open_keys
 from server.release.sign import sign_folder
 from simulations.evaluate import register
@@ -64,7 +64,7 @@ def write_student(folder: Path, scenario: Scenario) -> Description:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / INT8_FILE)
     length, sha256 = digest(folder / INT8_FILE)
-    how = Normalization(scale=1 / 255, mean=task.mean, std=task.std)
+    how = normalization(task)
     return Description(
         device_class=folder.name,
         task=task.name,

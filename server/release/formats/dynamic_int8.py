@@ -12,7 +12,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fedstill.tasks import Images, Task
-from server.release.export import strip
+from server.release.export import write_stripped
 from server.release.formats.interface import Format
 from server.release.quiet import quiet
 from server.release.weights import require_only
@@ -38,9 +38,7 @@ def write(source: Path, target: Path, task: Task, calibration: Images) -> onnx.M
             weight_type=QuantType.QInt8,
         )
         proto = onnx.load(written)
-    strip(proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-    return proto
+    return write_stripped(proto, target)
 
 
 # Measured between x86 and emulated Cortex-A53, A72 and A76: 3.1e-3 at most.

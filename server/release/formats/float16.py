@@ -10,7 +10,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from fedstill.errors import ExportError
 from fedstill.tasks import Images, Task
-from server.release.export import strip
+from server.release.export import write_stripped
 from server.release.formats.interface import Format
 from server.release.quiet import quiet
 from server.release.weights import weight_kinds
@@ -26,9 +26,7 @@ def write(source: Path, target: Path, task: Task, calibration: Images) -> onnx.M
         proto: onnx.ModelProto = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     if not weight_kinds(proto)["float16"]:
         raise ExportError(f"{FLOAT16.name} changes nothing here: no operator of this student has weights")
-    strip(proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-    return proto
+    return write_stripped(proto, target)
 
 
 # Cores with half-precision arithmetic (emulated Cortex-A76) differ from x86 by up to 5.4e-2.

@@ -12,7 +12,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from fedstill.errors import ExportError
 from fedstill.tasks import Images, Task
-from server.release.export import strip
+from server.release.export import write_stripped
 from server.release.formats.interface import Format
 from server.release.quiet import quiet
 from server.release.weights import require_only, weight_kinds
@@ -37,9 +37,7 @@ def write(source: Path, target: Path, task: Task, calibration: Images) -> onnx.M
     left = weight_kinds(proto)
     if set(left) != {"int4"}:
         raise ExportError(f"{INT4.name} quantized {left['int4']} of {left.total()} matrix products of this student")
-    strip(proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-    return proto
+    return write_stripped(proto, target)
 
 
 # Its sums are float32's; blocks may be added in another order. Not measured on other processors.

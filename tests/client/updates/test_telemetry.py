@@ -6,7 +6,7 @@ import pytest
 
 from client.updates import telemetry
 from client.updates.home import Home
-from client.updates.telemetry import Figures, enqueue, flush, percentile, power, queued, temperature
+from client.updates.telemetry import Figures, enqueue, flush, percentile, queued
 from fedstill.errors import UpdateError
 from protos.delivery_pb2 import OUTCOME_RUNNING, Telemetry
 
@@ -94,14 +94,3 @@ def test_a_server_that_claims_to_have_heard_everything_ends_no_count(home: Home)
 def test_a_disk_that_takes_no_report_costs_the_report_only(home: Home) -> None:
     (home.folder / "reports").write_text("in the way")
     enqueue(home, 1, OUTCOME_RUNNING)
-
-
-def test_sensors_tell_or_are_left_out(tmp_path: Path) -> None:
-    assert temperature(tmp_path) is None
-    for number, value in enumerate(("41500", "47250", "asleep", "2147483647")):
-        zone = tmp_path / f"thermal_zone{number}"
-        zone.mkdir()
-        (zone / "temp").write_text(value)
-    (tmp_path / "hwmon0").mkdir()
-    (tmp_path / "hwmon0" / "power1_input").write_text("3200000")
-    assert (temperature(tmp_path), power(tmp_path)) == (47.25, 3.2)

@@ -89,4 +89,4 @@ def test_gamma_is_heard(setup: Setup) -> None:
 
 
 def test_a_bad_request_is_refused(setup: Setup) -> None:
-    assert "do not parse" in answer(setup, 0, b"\xff\xff").refusal
+    assert "can't be parsed" in answer(setup, 0, b"\xff\xff").refusal

@@ -82,7 +82,7 @@ def test_the_same_request_gets_the_same_answer(setup: Setup) -> None:
 
 def test_a_bad_request_is_refused_and_weights_of_no_sample_are_too(setup: Setup) -> None:
     half = FedAvg(setup.scenario)
-    assert "do not parse" in answer(setup, 0, b"\xff\xff").refusal
+    assert "can't be parsed" in answer(setup, 0, b"\xff\xff").refusal
     (state,) = half.models.values()
     with pytest.raises(PacketError, match="no sample"):
         half.accept(0, 1, encode(0, Weights(state, 0, 1, 2)))
