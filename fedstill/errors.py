@@ -46,6 +46,10 @@ class UpdateError(FedstillError):
     """An update did not happen now, and can be tried again; the device keeps what it runs."""
 
 
+class PausedError(FedstillError):
+    """A run ended after a round because it was asked to, and goes on with --resume."""
+
+
 class PacketError(FedstillError):
     """A packet of soft labels is refused, with the reason."""
 

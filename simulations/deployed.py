@@ -14,14 +14,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 from rich.console import Console
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, PausedError
 from fedstill.files import write_json
 from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.release.verify import digest
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
-from server.deployment.runs import read_record
+from server.deployment.runs import PAUSE, read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
 from server.release.student import Released
@@ -79,6 +79,8 @@ def _check_real(scenario: Scenario) -> None:
         raise ConfigError(f"method {scenario.method.name} is one for simulations; real devices don't know it")
     if scenario.attack.share:
         raise ConfigError("attack.share is for simulations: real devices can't be told to be hostile")
+    if scenario.stream.window:
+        raise ConfigError("stream is for simulations: real devices have what their data files hold")
     if scenario.fleet is not None:
         raise ConfigError("fleet is for simulations: real devices have speeds and hours of their own")
     for name, kind in scenario.device_classes.items():
@@ -153,7 +155,12 @@ def run(grid: Grid, context: Context) -> None:
         started = time.monotonic()
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
-        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners)
+
+        def pause(finished: int) -> None:
+            if (out / PAUSE).exists():
+                raise PausedError(f"paused after round {finished}, as the server drains")
+
+        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners, pause)
         released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),

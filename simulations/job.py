@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from flwr.app import Context
@@ -120,6 +120,7 @@ def federate(
     progress: RunProgress,
     attempts: int = 1,
     owners: Mapping[int, int] | None = None,
+    between: Callable[[int], None] | None = None,
 ) -> Federation:
     """Run the rounds that are missing, and return what came out.
 
@@ -131,6 +132,7 @@ def federate(
         progress: told of each round.
         attempts: how often a round's message is sent to a host that gets lost meanwhile.
         owners: the host of each device, where they are known.
+        between: called after each round but the last, whose checkpoint is written, with its number.
     """
     scenario = setup.scenario
     task = load_task(scenario.task)
@@ -155,6 +157,8 @@ def federate(
         if rows[-1]["teacher_accuracy"] is not None:
             note = f"teacher {rows[-1]['teacher_accuracy']:.3f}, {note}"
         progress.step(len(rows), note)
+        if between is not None and len(rows) < scenario.rounds:
+            between(len(rows))
 
     if plan.teacher is not None:
         progress.stage("initial teacher", 1)

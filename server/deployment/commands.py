@@ -193,12 +193,27 @@ def run(
     else:
         name = Path(scenario).stem if scenario.endswith(".toml") else scenario
         folder = (out or own / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        runs.check_open()
         runs.prepare(scenario, assignments or [], folder, registry.fleet())
     number = runs.start(folder, registry.owners())
     _say(f"run {number} in {folder}")
-    if not detach:
-        runs.follow(folder, number, _say)
+    if not detach and runs.follow(folder, number, _say):
         _say(f"done: {folder / 'summary.json'}")
+
+
+def drain(
+    off: Annotated[bool, typer.Option("--off", help="Let runs begin again.")] = False, home: Folder = None
+) -> None:
+    """Before the server is stopped: let no run begin, and wait until the one in progress has ended its round."""
+    own = _home(home)
+    own.config()
+    runs = Runs(own, default_keys())
+    if off:
+        runs.open()
+        _say("runs may begin again; `fedstill server run --resume FOLDER` continues one that was paused")
+        return
+    runs.drain(_say)
+    _say("drained: no run is active and none begins; `fedstill server drain --off` ends that")
 
 
 def status(home: Folder = None) -> None:
@@ -217,7 +232,7 @@ def status(home: Folder = None) -> None:
         table.add_row(str(member.number), member.device_class, state, enrolled)
     console = Console(highlight=False)
     console.print(table)
-    _say(f"server: {'up' if up else 'not up; `fedstill server start`'}")
+    _say(f"server: {'up' if up else 'not up; `fedstill server start`'}{', draining' if own.draining else ''}")
     for found in control.runs() if up else []:
         _say(f"run {found.run_id}: {found.status}")
 
@@ -247,5 +262,5 @@ def certificate(
 
 def add(server: typer.Typer) -> None:
     """Add these commands."""
-    for command in (init, start, token, revoke, run, status, certificate):
+    for command in (init, start, token, revoke, run, drain, status, certificate):
         server.command()(command)

@@ -14,6 +14,7 @@ bundle/             the app that a run sends: a configuration without code
 run/, logs/, flwr/  processes, what they said, Flower's own folder
 runs/               run folders
 newest-run          path of the one that was started last
+draining            is there while no run may begin
 """
 
 import os
@@ -26,6 +27,7 @@ from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
 
 NEWEST_RUN = "newest-run"
+DRAINING = "draining"
 
 
 class ServerConfig(Settings):
@@ -104,6 +106,11 @@ class ServerHome:
         if not path.is_file():
             raise ConfigError(f"{self.folder}: no server here; `fedstill server init` makes one")
         return parse(ServerConfig, read_toml(path), str(path))
+
+    @property
+    def draining(self) -> bool:
+        """Whether no run may begin, as the server is about to be stopped."""
+        return (self / DRAINING).exists()
 
     def newest_run(self) -> Path | None:
         """Return the folder of the run that was started last; None: none was."""

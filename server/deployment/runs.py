@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedstill.errors import ConfigError, RunFolderError
+from fedstill.errors import ConfigError, PausedError, RunFolderError
 from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.plan import RUN_NAME
 from fedstill.rounds import absent
 from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
-from server.deployment.home import NEWEST_RUN, ServerHome
+from server.deployment.home import DRAINING, NEWEST_RUN, ServerHome
 from server.release.keys import open_keys
 
 PREPARE = "simulations.deployed:prepare"
@@ -27,9 +27,13 @@ RUN_CONFIG = "simulations.deployed:run_config"
 PARCELS = "simulations.deployed:parcels"
 HOST = "client.shim:build"
 RECORD, ROUNDS, SUMMARY = "run.json", "rounds.jsonl", "summary.json"
+PAUSE = "pause"
+"""File in a run folder that asks the run to end after its round."""
 POLL = 1.0
 STATUS_EVERY = 30.0
 """Seconds between questions for a run's status, each of which costs a process."""
+SOON = 3.0
+"""The same while a run is about to end."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,9 @@ class Runs:
 
         Raises:
             RunFolderError: there is no run in the folder.
-            ConfigError: the SuperLink refuses or can't be reached.
+            ConfigError: the SuperLink refuses or can't be reached, or the server drains.
         """
+        self.check_open()
         # Here: commands that publish nothing are to load without a store's packages.
         from server.release.parcels import publish_parcel
 
@@ -113,13 +118,44 @@ class Runs:
             publish_parcel(path, kind, store, keys)
         config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": record.run}
         write_atomic(self.home / NEWEST_RUN, str(out).encode())
+        (out / PAUSE).unlink(missing_ok=True)
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)
 
-    def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> None:
-        """Tell each finished round until the run ends.
+    def check_open(self) -> None:
+        """Make sure that runs may begin.
 
         Raises:
-            ConfigError: it ended without its summary.
+            ConfigError: the server drains.
+        """
+        if self.home.draining:
+            raise ConfigError("the server drains: no run begins before `fedstill server drain --off`")
+
+    def drain(self, say: Callable[[str], None]) -> None:
+        """Let no run begin from now on, ask the newest to end after its round, and wait until no run is active.
+
+        Raises:
+            ConfigError: the SuperLink can't be reached.
+        """
+        write_atomic(self.home / DRAINING, b"")
+        newest, waiting = self.home.newest_run(), ""
+        if newest is not None and newest.is_dir() and not (newest / SUMMARY).exists():
+            write_atomic(newest / PAUSE, b"")
+        while active := [str(run.run_id) for run in Control(self.home).runs() if not run.status.startswith("finished")]:
+            told = ", ".join(active)
+            if told != waiting:
+                say(f"waiting for the end of the round: run {told}")
+            waiting = told
+            time.sleep(SOON)
+
+    def open(self) -> None:
+        """Let runs begin again."""
+        (self.home / DRAINING).unlink(missing_ok=True)
+
+    def follow(self, out: Path, run_id: int, say: Callable[[str], None]) -> bool:
+        """Tell each finished round until the run ends; return whether it is complete, not only paused.
+
+        Raises:
+            ConfigError: it ended without its summary, and nobody asked it to.
         """
         control, told, asked = Control(self.home), 0, time.monotonic()
         while True:
@@ -129,14 +165,19 @@ class Runs:
                 say(describe(json.loads(line)))
             told = len(rounds)
             if ended:
-                return
-            if time.monotonic() - asked > STATUS_EVERY:
+                return True
+            pausing = (out / PAUSE).exists()
+            if time.monotonic() - asked > (SOON if pausing else STATUS_EVERY):
                 status = _status(control, run_id, say)
                 if status.startswith(("finished", "gone")) and not (out / SUMMARY).exists():
-                    raise ConfigError(
-                        f"run {run_id} ended ({status}) after {told} rounds{self._reason(control, run_id)}; continue "
-                        f"with `fedstill server run --resume {out}`"
+                    reason, further = (
+                        self._reason(control, run_id),
+                        f"continue with `fedstill server run --resume {out}`",
                     )
+                    if pausing and PausedError.__name__ in reason:
+                        say(f"paused after {told} rounds; {further}")
+                        return False
+                    raise ConfigError(f"run {run_id} ended ({status}) after {told} rounds{reason}; {further}")
                 asked = time.monotonic()
             time.sleep(POLL)
 

@@ -46,6 +46,27 @@ def test_a_run_with_kills_and_a_resume_is_the_simulation_undisturbed(
     assert "pyproject.toml" in {path.name for path in sent}
 
 
+def test_a_drained_server_ends_the_round_begins_nothing_and_loses_nothing(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out, home = tmp_path / "run", ("--home", str(deployment.server))
+    deployment.begin(out)
+    after_round(out, 1)
+    said = fedstill("server", "drain", *home)
+    assert "drained: no run is active" in " ".join(said.split())
+    assert deployment.ended(out) == 0
+    assert 1 <= len(rows(out)) < 3
+    assert "paused after" in deployment.said(f"run-{tmp_path.name}")
+    assert "draining" in fedstill("server", "status", *home)
+    for words in (("--resume", str(out)), (str(deployment.file), "--out", str(tmp_path / "other"))):
+        with pytest.raises(AssertionError, match="the server drains: no run begins before"):
+            fedstill("server", "run", *words, *home)
+    assert not (tmp_path / "other").exists()
+    fedstill("server", "drain", "--off", *home)
+    deployment.resume(out)
+    assert rows(out) == undisturbed.rows
+
+
 def test_who_is_not_enrolled_gets_nowhere(deployment: Deployment) -> None:
     stranger = Home(deployment.folder / "stranger")
     stranger.folder.mkdir()

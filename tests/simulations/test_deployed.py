@@ -30,6 +30,7 @@ def test_a_fleet_that_the_scenario_does_not_fit_is_refused() -> None:
     [
         ("method.device='simulations.baselines.fd:answer'", "real devices don't know it"),
         ("attack.share=0.2", "attack.share is for simulations"),
+        ("stream.window=20", "stream is for simulations"),
         ("device_classes.pi5.student='mine.py:Net'", "Net' is not built in"),
     ],
 )

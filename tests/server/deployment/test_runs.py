@@ -33,8 +33,9 @@ def test_a_run_of_another_name_is_refused(tmp_path: Path) -> None:
 class Control:
     """Plays the control API: away at first, then up with a run that has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_words: str = "OSError: [Errno 28] No space left on device") -> None:
         self.asked = 0
+        self._last_words = last_words
 
     def runs(self) -> list[Run]:
         self.asked += 1
@@ -43,7 +44,7 @@ class Control:
         return [Run(5, "finished:failed")]
 
     def log(self, run_id: int) -> str:
-        return "round 1\nOSError: [Errno 28] No space left on device\n"
+        return f"round 1\n{self._last_words}\n"
 
 
 def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
@@ -55,6 +56,24 @@ def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
     with pytest.raises(ConfigError, match=r"run 5 ended \(finished:failed\) after 0 rounds: OSError: .* No space left"):
         runs.Runs(ServerHome(tmp_path), tmp_path).follow(tmp_path, 5, said.append)
     assert said == ["waiting: no answer from the SuperLink"]
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_only_a_run_that_ended_because_it_was_asked_to_is_paused(
+    paused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = Control("fedstill.errors.PausedError: paused after round 1" if paused else "QuorumError: nobody")
+    for name, value in (("Control", lambda home: control), ("SOON", 0.0), ("POLL", 0.01)):
+        monkeypatch.setattr(runs, name, value)
+    (tmp_path / runs.PAUSE).touch()
+    said = list[str]()
+    found = runs.Runs(ServerHome(tmp_path), tmp_path)
+    if not paused:
+        with pytest.raises(ConfigError, match="QuorumError: nobody"):
+            found.follow(tmp_path, 5, said.append)
+        return
+    assert not found.follow(tmp_path, 5, said.append)
+    assert said[-1].startswith("paused after 0 rounds; continue with `fedstill server run --resume")
 
 
 def test_a_finished_round_is_told_in_a_line() -> None:
