@@ -129,6 +129,7 @@ def doctor(home: Folder = None) -> None:
         _say(f"device: {config.number} of class {config.device_class} at {config.superlink}")
         _say(f"running: {'yes' if holder(own.run / 'client.lock') is not None else 'no'}")
         found += _missing(own, config)
+        found += _server(own, config)
     else:
         _say("device: not enrolled")
     for trouble in found:
@@ -165,6 +166,20 @@ def _missing(home: Home, config: DeviceConfig) -> list[str]:
     elif home.key.stat().st_mode & 0o077:
         found.append(f"{home.key}: this private key is open to others; chmod 600 it")
     return found
+
+
+def _server(home: Home, config: DeviceConfig) -> list[str]:
+    """Say how a device's server is reached, and return what is wrong with that."""
+    from client.reach import reach
+
+    try:
+        found = reach(home, config)
+    except ConfigError as error:
+        return [str(error)]
+    _say(
+        f"server: reached; this machine's clock is {abs(found.ahead):.0f} s {'ahead' if found.ahead > 0 else 'behind'}"
+    )
+    return [found.trouble] if found.trouble else []
 
 
 def add(client: typer.Typer) -> None:

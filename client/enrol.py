@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client.home import DeviceConfig, Home
+from client.reach import refusal
 from fedstill.config import parse
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.files import write_atomic
@@ -145,14 +146,7 @@ def _exchange(
         response = connection.getresponse()
         return response.status, response.read(MAX_REPLY)
     except ssl.SSLCertVerificationError as error:
-        hints = {
-            "certificate has expired": "renew it there, or set this machine's clock if it is wrong",
-            "certificate is not yet valid": "this machine's clock is wrong, set it",
-        }
-        hint = hints.get(error.verify_message, "is it the right host?")
-        raise ConfigError(
-            f"{invitation.address}: the server's certificate is refused: {error.verify_message}; {hint}"
-        ) from error
+        raise ConfigError(refusal(invitation.address, error)) from error
     except (OSError, http.client.HTTPException) as error:
         raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error
     finally:

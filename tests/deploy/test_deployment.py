@@ -40,6 +40,9 @@ def test_a_run_with_kills_and_a_resume_is_the_simulation_undisturbed(
             assert facts[key] == undisturbed.summary["device_classes"][name][key]
     for key in ("uplink_bytes", "downlink_bytes"):
         assert summary["wire"][key] == undisturbed.summary["wire"][key]
+    assert "server: reached; this machine's clock is 0 s" in fedstill(
+        "client", "doctor", "--home", str(deployment.device(0))
+    )
     # What the server sent to run on the devices holds no code.
     sent = [path for path in (deployment.device(0) / "flwr" / "apps").rglob("*") if path.is_file()]
     assert {path.name for path in sent if path.suffix == ".py"} == set()

@@ -1,0 +1,75 @@
+"""Whether a device reaches its server, and whether both have the same time."""
+
+import http.client
+import ssl
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from client.home import DeviceConfig, Home
+from fedstill.errors import ConfigError
+
+TIMEOUT = 10.0
+AHEAD, BEHIND = 5.0, 300.0
+"""Seconds by which a device's clock may be ahead of the server's, and behind it, before Flower 1.41 turns it away."""
+PLAIN = 2.0
+"""Seconds of difference that a `Date` header of whole seconds and the way here leave unclear."""
+HINTS = {
+    "certificate has expired": "renew it there, or set this machine's clock if it is wrong",
+    "certificate is not yet valid": "this machine's clock is wrong, set it",
+}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A server that answered.
+
+    Attributes:
+        ahead: seconds by which this machine's clock is ahead of the server's; negative: behind.
+    """
+
+    ahead: float
+
+    @property
+    def trouble(self) -> str:
+        """What stands in the way of taking part; empty: nothing."""
+        if self.ahead > AHEAD + PLAIN:
+            return f"this machine's clock is {self.ahead:.0f} s ahead of the server's, which refuses it; set it"
+        if self.ahead < -BEHIND:
+            return f"this machine's clock is {-self.ahead:.0f} s behind the server's, which refuses it; set it"
+        return ""
+
+
+def reach(home: Home, config: DeviceConfig) -> Reached:
+    """Ask the server for the time, trusting the authority that the device enrolled with alone.
+
+    Raises:
+        ConfigError: it can't be reached, or is not that authority's.
+    """
+    place = config.superlink
+    try:
+        context = ssl.create_default_context(cafile=str(home.authority))
+    except OSError as error:
+        raise ConfigError(f"{home.authority}: {error}; enrol anew") from error
+    host, _, port = place.rpartition(":")
+    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=TIMEOUT, context=context)
+    try:
+        began = time.time()
+        connection.request("GET", "/")
+        said = connection.getresponse().getheader("Date", "")
+        here = (began + time.time()) / 2
+        return Reached(here - parsedate_to_datetime(said).timestamp())
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(refusal(place, error)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ConfigError(f"{place} can't be reached: {error}; is the server up, and this machine online?") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{place} does not answer as a SuperLink does: it tells no time") from error
+    finally:
+        connection.close()
+
+
+def refusal(place: str, error: ssl.SSLCertVerificationError) -> str:
+    """Return why a server's certificate is refused, and what to do."""
+    hint = HINTS.get(error.verify_message, "is it the right host?")
+    return f"{place}: the server's certificate is refused: {error.verify_message}; {hint}"
