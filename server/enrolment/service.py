@@ -36,7 +36,8 @@ REQUEST_TIME = 30.0
 """Seconds for handshake and request together: who sends a byte now and then would stay for ever otherwise."""
 MAX_CONNECTIONS = 32
 MAX_PER_ADDRESS = 16
-"""Connections from one address, or from one network of IPv6, at a time: nobody takes all of them."""
+"""Connections from one address, or from one network of IPv6, at a time: nobody takes all of them. A proxy on this
+machine, through which all come, may: it counts by itself where they come from."""
 MAX_SECRET = 200
 
 
@@ -219,8 +220,10 @@ class Guests:
     def enter(self, address: str) -> bool:
         """Return whether one more from an address is let in."""
         network = _network(address)
+        proxied = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        at_most = MAX_CONNECTIONS if proxied else MAX_PER_ADDRESS
         with self._lock:
-            if self._open.total() >= MAX_CONNECTIONS or self._open[network] >= MAX_PER_ADDRESS:
+            if self._open.total() >= MAX_CONNECTIONS or self._open[network] >= at_most:
                 return False
             self._open[network] += 1
             return True

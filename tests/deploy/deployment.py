@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import tomli_w
 
+from client.home import Home
 from fedstill.errors import ConfigError
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
@@ -142,6 +144,28 @@ class Deployment:
 
     def start_device(self, number: int, within: tuple[str, ...] = ()) -> None:
         self.start(f"device-{number}", "client", "start", "--home", str(self.device(number)), within=within)
+
+    @contextmanager
+    def moved(self, number: int, port: int, within: tuple[str, ...] = ()) -> Iterator[None]:
+        """Let a device reach its server at another port of the loopback address, and come back from there after all.
+
+        Args:
+            number: of the device.
+            port: where the server seems to be.
+            within: command line that the device's own is appended to.
+        """
+        home = Home(self.device(number))
+        usual = home.config_path.read_text()
+        self.stop_device(number)
+        changed = home.config().model_copy(update={"superlink": f"127.0.0.1:{port}"})
+        home.config_path.write_text(tomli_w.dumps(changed.model_dump()))
+        try:
+            self.start_device(number, within)
+            yield
+        finally:
+            self.stop_device(number)
+            home.config_path.write_text(usual)
+            self.start_device(number)
 
     def stop_device(self, number: int) -> None:
         fedstill("client", "stop", "--home", str(self.device(number)))

@@ -1,7 +1,9 @@
 """What goes wrong in a run goes by: processes that are killed, power cuts, full disks, hostile and revoked devices."""
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from tests.deploy.conftest import Undisturbed
 from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, listens, rows
 from tests.deploy.hostile import LATE
+from tests.deploy.nginx import start_nginx
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 SMALL_DISK = "8m"
@@ -73,6 +76,29 @@ def test_a_device_that_loses_power_in_mid_run_goes_on_as_if_it_had_not(
     time.sleep(5)
     deployment.start_device(1)
     assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    assert rows(out) == undisturbed.rows
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_a_proxy_that_is_killed_and_comes_back_costs_nothing(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out, (public, enrolment, delivery) = tmp_path / "run", free_ports(3)
+    ports = {"public": public, "superlink": deployment.port, "enrolment": enrolment, "delivery": delivery}
+    nginx = start_nginx(tmp_path, deployment.server, ports)
+    try:
+        with deployment.moved(1, public):
+            deployment.begin(out, ATTENTIVE)
+            after_round(out, 1)
+            time.sleep(random.uniform(0, 5))
+            os.killpg(nginx.pid, signal.SIGKILL)
+            nginx.wait()
+            time.sleep(5)
+            nginx = start_nginx(tmp_path, deployment.server, ports)
+            assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    finally:
+        os.killpg(nginx.pid, signal.SIGKILL)
+        nginx.wait()
     assert rows(out) == undisturbed.rows
 
 

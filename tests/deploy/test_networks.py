@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomli_w
 
-from client.home import Home
 from tests.deploy.conftest import Undisturbed
 from tests.deploy.deployment import Deployment, after_round, free_ports, rows
 
@@ -88,15 +86,10 @@ def far_away(server_port: int, folder: Path) -> Iterator[Far]:
 def test_a_device_on_a_slow_and_breaking_line_gives_the_same_result(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    out, device = tmp_path / "run", Home(deployment.device(2))
-    usual = device.config_path.read_text()
-    deployment.stop_device(2)
+    out = tmp_path / "run"
     with far_away(deployment.port, tmp_path) as far:
-        moved = device.config().model_copy(update={"superlink": f"127.0.0.1:{far.port}"})
-        device.config_path.write_text(tomli_w.dumps(moved.model_dump()))
         far.mood("open", 0.1)
-        deployment.start_device(2, within=far.within)
-        try:
+        with deployment.moved(2, far.port, far.within):
             deployment.begin(out)
             after_round(out, 1)
             far.mood("cut")
@@ -107,8 +100,4 @@ def test_a_device_on_a_slow_and_breaking_line_gives_the_same_result(
             time.sleep(PARTITION)
             far.mood("open")
             assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
-        finally:
-            deployment.stop_device(2)
-            device.config_path.write_text(usual)
-    deployment.start_device(2)
     assert rows(out) == undisturbed.rows

@@ -3,7 +3,6 @@
 import http.client
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -21,14 +20,14 @@ from protos.delivery_pb2_grpc import DeliveryStub
 from server.deployment.bundle import KEYS, write_bundle
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
-from tests.deploy.deployment import PATIENCE, command, eventually, fedstill, free_ports
+from tests.deploy.deployment import PATIENCE, command, eventually, fedstill, free_ports, listens
+from tests.deploy.nginx import start_nginx
 
 pytestmark = [
     pytest.mark.deploy,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed"),
 ]
-CONFIG = Path(__file__).parents[2] / "deploy" / "images" / "nginx.conf"
 BY_WAY_OF = (
     "/v1/control/start-run",
     "//v1/control/start-run",
@@ -64,28 +63,6 @@ class Deployed:
             connection.close()
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-
-def own_config(folder: Path, home: Path, ports: dict[str, int]) -> str:
-    """Return the proxy's configuration with the ports and folders of this machine."""
-    text = CONFIG.read_text()
-    changes = {
-        "/tmp/": f"{folder}/",  # first: the others bring paths of their own
-        "listen 8443": f"listen 127.0.0.1:{ports['public']}",
-        "server 127.0.0.1:8000": f"server 127.0.0.1:{ports['superlink']}",
-        "server 127.0.0.1:8001": f"server 127.0.0.1:{ports['enrolment']}",
-        "server 127.0.0.1:8002": f"server 127.0.0.1:{ports['delivery']}",
-        "/etc/fedstill/tls": str(home),
-    }
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("proxy")
@@ -94,16 +71,14 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     public = ("--public-port", str(ports["public"]), "--port", str(ports["superlink"]))
     inner = ("--enrolment-port", str(ports["enrolment"]), "--delivery-port", str(ports["delivery"]))
     fedstill("server", "init", "--host", "localhost", "--home", str(home.folder), *public, *inner)
-    config = folder / "nginx.conf"
-    config.write_text(own_config(folder, home.folder, ports))
     with (folder / "out").open("wb") as out:
         running = [
             subprocess.Popen(command("server", "start", "--home", str(home.folder)), stdout=out, stderr=out),
-            subprocess.Popen(["nginx", "-c", str(config), "-g", "daemon off;"], stdout=out, stderr=out),
+            start_nginx(folder, home.folder, ports),
         ]
     try:
         eventually(lambda: all(map(listens, ports.values())), "the server and the proxy")
-        assert running[1].poll() is None, (folder / "out").read_text()
+        assert running[1].poll() is None, (folder / "nginx.out").read_text()
         yield Deployed(home, ports["public"])
     finally:
         for process in reversed(running):

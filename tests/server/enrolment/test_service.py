@@ -237,6 +237,12 @@ def test_one_address_does_not_take_all_connections_and_they_are_given_back(addre
     assert guests.enter(first)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_proxy_on_this_machine_may_have_all_connections_and_no_more(address: str) -> None:
+    guests = Guests()
+    assert [guests.enter(address) for _ in range(MAX_CONNECTIONS + 1)] == [True] * MAX_CONNECTIONS + [False]
+
+
 def test_addresses_of_one_site_count_as_one() -> None:
     guests = Guests()
     assert all(guests.enter(f"2001:db8::{host}") for host in range(MAX_PER_ADDRESS))
