@@ -6,14 +6,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.conftest import Undisturbed
-from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, listens, rows
+from tests.deploy.deployment import Deployment, after_round, command, eventually, fedstill, free_ports, listens, rows
 from tests.deploy.hostile import LATE
 from tests.deploy.nginx import start_nginx
 
@@ -36,6 +36,14 @@ def small_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[str, ...]]:
+    """Return what makes, of seconds, the command line that gives the command after it a clock so much ahead."""
+    source, library = Path(__file__).with_name("clock.c"), tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return lambda ahead: ("env", f"LD_PRELOAD={library}", f"CLOCK_SHIFT={ahead}")
 
 
 def fill(folder: Path) -> Path:
@@ -212,13 +220,38 @@ def test_a_third_of_the_devices_gone_in_one_round_is_back_in_the_next(deployment
     assert found[-1]["answers"] == 3
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+def test_a_device_whose_clock_is_behind_takes_part_all_the_same(
+    deployment: Deployment, undisturbed: Undisturbed, clock: Callable[[int], tuple[str, ...]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with deployment.moved(1, deployment.port, clock(-100)):
+        deployment.begin(out, ATTENTIVE)
+        assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
+    assert rows(out) == undisturbed.rows
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+def test_a_device_whose_clock_is_ahead_is_turned_away_and_told_by_its_doctor(
+    deployment: Deployment, clock: Callable[[int], tuple[str, ...]]
+) -> None:
+    home = ("--home", str(deployment.device(1)))
+    said = deployment.said("device-1").count("supernode ended")
+    with deployment.moved(1, deployment.port, clock(100)):
+        eventually(lambda: deployment.said("device-1").count("supernode ended") > said, "a refusal")
+        done = subprocess.run(
+            [*clock(100), *command("client", "doctor", *home)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "s ahead of the server's, which refuses it; set it" in " ".join(done.stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 def test_an_expired_certificate_is_told_and_lets_nobody_in(tmp_path: Path) -> None:
     home, device = tmp_path / "server", tmp_path / "device"
     port, enrolment = free_ports(2)
     listen = ("--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
     fedstill("server", "init", "--host", "127.0.0.1", "--home", str(home), *listen)
-    if shutil.which("faketime") is None:
-        pytest.skip("faketime is not installed")
     late = Deployment(tmp_path)
     late.start("server", "server", "start", "--home", str(home))
     try:
