@@ -16,13 +16,13 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, FedstillError
 from fedstill.files import write_atomic
 
 log = logging.getLogger("fedstill")
@@ -247,6 +247,19 @@ def _signal(running: "subprocess.Popen[bytes]", number: int) -> None:
     """Send a signal to a program and what it started."""
     with suppress(ProcessLookupError):
         os.killpg(running.pid, number)
+
+
+def run_service(run: Callable[[Path], None]) -> int:
+    """Run a service for the folder that the command line names until it ends, and return its exit code.
+
+    What goes wrong is told in one line.
+    """
+    try:
+        run(Path(sys.argv[1]).resolve())
+    except (FedstillError, OSError) as error:
+        print(f"fedstill: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def stopped_by_signals() -> threading.Event:

@@ -19,10 +19,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fedstill.errors import FedstillError
-from fedstill.processes import stopped_by_signals
+from fedstill.processes import run_service, stopped_by_signals
 from fedstill.rounds import absent
-from server.delivery.logs import log_as_json
+from server.delivery.logs import begin_log
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
 
@@ -100,34 +99,25 @@ def _alive(pid_file: Path) -> bool:
     return True
 
 
-def serve(home: ServerHome, host: str, port: int) -> None:
+def run(folder: Path) -> None:
     """Answer on `/metrics` until SIGTERM or SIGINT.
 
     Raises:
+        ConfigError: there is no server in the folder.
         OSError: the address can't be listened on.
     """
+    home = ServerHome(folder)
+    config = home.config()
+    begin_log(as_json=config.json_logs)
     registry = CollectorRegistry()
     registry.register(Fleet(home))
     stop = stopped_by_signals()
-    server, thread = start_http_server(port, host, registry)
-    logging.getLogger("fedstill").info("metrics on %s:%d", host, port)
+    server, thread = start_http_server(config.metrics_port, config.metrics_listen, registry)
+    logging.getLogger("fedstill").info("metrics on %s:%d", config.metrics_listen, config.metrics_port)
     stop.wait()
     server.shutdown()
     thread.join()
 
 
-def main() -> int:
-    """Run, and tell errors in one line."""
-    log_as_json()
-    try:
-        home = ServerHome(Path(sys.argv[1]).resolve())
-        config = home.config()
-        serve(home, config.metrics_listen, config.metrics_port)
-    except (FedstillError, OSError) as error:
-        print(f"fedstill: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_service(run))

@@ -4,8 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
-from fedstill.errors import FedstillError
-from fedstill.processes import stopped_by_signals
+from fedstill.processes import run_service, stopped_by_signals
 from server.delivery.logs import begin_log
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome
@@ -15,7 +14,7 @@ from server.enrolment.service import Enrolment, Server
 
 def run(folder: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
-    home = ServerHome(folder.resolve())
+    home = ServerHome(folder)
     config = home.config()
     begin_log(as_json=config.json_logs)
     stop = stopped_by_signals()
@@ -32,15 +31,5 @@ def _also(home: ServerHome, config: ServerConfig) -> dict[str, str]:
     return {"delivery": config.delivery, "root": root.read_text()} if root.is_file() else {}
 
 
-def main() -> int:
-    """Run, and tell errors in one line."""
-    try:
-        run(Path(sys.argv[1]))
-    except (FedstillError, OSError) as error:
-        print(f"fedstill: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_service(run))
