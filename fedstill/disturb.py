@@ -1,6 +1,10 @@
-"""Disturbances of images at fixed levels, and the same images each time: what accuracy in the field is asked about."""
+"""Disturbances of samples at fixed levels, the same ones each time: what accuracy in the field is asked about.
 
-from collections.abc import Callable
+Pictures are made noisy, darker or less sharp; of text, which travels as codes of words (`fedstill.text`), words are lost
+or change places.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,6 +72,23 @@ def occlusion(images: Floats, level: float, rng: np.random.Generator) -> Floats:
     return covered
 
 
+def dropped(texts: Floats, level: float, rng: np.random.Generator) -> Floats:
+    """Lose each word with a probability of `level`: its place stays empty."""
+    kept = rng.random((len(texts), 1, 1, texts.shape[3])) >= level
+    return (texts * kept).astype(np.float32)
+
+
+def swapped(texts: Floats, level: float, rng: np.random.Generator) -> Floats:
+    """Let each pair of neighbouring words change places with a probability of `level`."""
+    changed = texts.copy()
+    pairs = texts.shape[3] // 2 * 2
+    swap = rng.random((len(texts), 1, 1, pairs // 2)) < level
+    first, second = texts[..., 0:pairs:2], texts[..., 1:pairs:2]
+    changed[..., 0:pairs:2] = np.where(swap, second, first)
+    changed[..., 1:pairs:2] = np.where(swap, first, second)
+    return changed
+
+
 DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
     "noise": (noise, (0.05, 0.1, 0.2)),
     "brightness": (brightness, (0.1, 0.2, 0.4)),
@@ -76,6 +97,19 @@ DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
     "shift": (shift, (0.05, 0.1, 0.2)),
     "occlusion": (occlusion, (0.15, 0.3, 0.45)),
 }
+OF_TEXT: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
+    "dropped words": (dropped, (0.1, 0.2, 0.4)),
+    "swapped words": (swapped, (0.25, 0.5, 1.0)),
+}
+
+
+def suited(shape: Sequence[int]) -> dict[str, tuple[float, ...]]:
+    """Return the disturbances, each with its levels, that suit samples of a shape `[channels, height, width]`.
+
+    Samples one row high are text: no picture of this field is.
+    """
+    known = OF_TEXT if shape[1] == 1 else DISTURBANCES
+    return {name: levels for name, (_, levels) in known.items()}
 
 
 def disturbed(images: Images, name: str, level: float, seed: int = 0) -> Images:
@@ -83,10 +117,11 @@ def disturbed(images: Images, name: str, level: float, seed: int = 0) -> Images:
 
     Args:
         images: uint8 `[samples, channels, height, width]`.
-        name: a key of `DISTURBANCES`.
+        name: a key of `DISTURBANCES` or `OF_TEXT`.
         level: how strong; see the disturbance.
         seed: of what is random about it.
     """
-    change, _ = DISTURBANCES[name]
+    known = OF_TEXT if name in OF_TEXT else DISTURBANCES
+    change, _ = known[name]
     rng = stream(seed, "disturb", name, round(1000 * level))
     return np.clip(np.rint(change(images.astype(np.float32), level, rng)), 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 from client.data import Labelled
 from client.evaluate.energy import Meter
 from client.evaluate.model import Bench
-from fedstill.disturb import DISTURBANCES, disturbed
+from fedstill.disturb import disturbed, suited
 from fedstill.errors import ConfigError
 from fedstill.release.manifest import Normalization
 from fedstill.soft_labels import Ints
@@ -193,6 +193,6 @@ def _knowledge(bench: Bench, samples: Labelled, seed: int) -> Knowledge:
     clean = accuracy(part, own)
     found = {
         name: {"0": clean, **{f"{level:g}": accuracy(disturbed(part, name, level, seed), own) for level in levels}}
-        for name, (_, levels) in DISTURBANCES.items()
+        for name, levels in suited(part.shape[1:]).items()
     }
     return Knowledge(len(samples.labels), accuracy(samples.images, samples.labels), len(rows), found)

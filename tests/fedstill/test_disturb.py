@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedstill.disturb import DISTURBANCES, disturbed
+from fedstill.disturb import DISTURBANCES, OF_TEXT, disturbed, suited
+from fedstill.text import encode
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 10, 14), dtype=np.uint8)
 
@@ -38,3 +39,27 @@ def test_a_shift_moves_all_pixels_by_its_share_of_the_size_and_repeats_the_edge(
     image = np.arange(10, dtype=np.uint8).reshape(1, 1, 1, 10).repeat(10, axis=2)  # each row counts to nine
     rows = {tuple(disturbed(image, "shift", 0.2, seed)[0, 0, 0]) for seed in range(20)}
     assert rows == {(0, 0, *range(8)), (*range(2, 10), 9, 9), tuple(range(10))}
+
+
+TEXTS = encode(["one two three four five six seven eight"] * 50, 8)
+
+
+@pytest.mark.parametrize("name", sorted(OF_TEXT))
+def test_disturbed_text_holds_only_words_that_were_there(name: str) -> None:
+    words = {tuple(word) for word in TEXTS[0, :, 0].T} | {(0, 0)}
+    found = disturbed(TEXTS, name, OF_TEXT[name][1][1])
+    assert (found != TEXTS).any()
+    assert {tuple(word) for text in found for word in text[:, 0].T} <= words
+    assert (found == disturbed(TEXTS, name, OF_TEXT[name][1][1])).all()
+
+
+def test_lost_words_are_as_many_as_the_level_says_and_swapped_ones_are_all_there() -> None:
+    lost = (disturbed(TEXTS, "dropped words", 0.4) == 0).all(axis=1).mean()
+    assert lost == pytest.approx(0.4, abs=0.1)
+    order = [1, 0, 3, 2, 5, 4, 7, 6]
+    assert (disturbed(TEXTS, "swapped words", 1.0) == TEXTS[..., order]).all()
+
+
+def test_text_is_disturbed_as_text_and_a_picture_as_a_picture() -> None:
+    assert set(suited(TEXTS.shape[1:])) == set(OF_TEXT)
+    assert set(suited(IMAGES.shape[1:])) == set(DISTURBANCES)
