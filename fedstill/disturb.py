@@ -1,7 +1,7 @@
 """Disturbances of samples at fixed levels, the same ones each time: what accuracy in the field is asked about.
 
-Pictures are made noisy, darker or less sharp; of text, which travels as codes of words (`fedstill.text`), words are lost
-or change places.
+Pictures are made noisy, darker or less sharp; of text, which travels as codes of words (`fedstill.text`), words get
+lost or change places.
 """
 
 from collections.abc import Callable, Sequence
