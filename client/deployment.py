@@ -176,9 +176,7 @@ def _server(home: Home, config: DeviceConfig) -> list[str]:
         found = reach(home, config)
     except ConfigError as error:
         return [str(error)]
-    _say(
-        f"server: reached; this machine's clock is {abs(found.ahead):.0f} s {'ahead' if found.ahead > 0 else 'behind'}"
-    )
+    _say(f"server: reached; {found.clock}")
     return [found.trouble] if found.trouble else []
 
 

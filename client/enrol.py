@@ -113,11 +113,13 @@ def _authority(invitation: Invitation) -> bytes:
     anyone.check_hostname = False
     anyone.verify_mode = ssl.CERT_NONE
     status, content = _exchange(invitation, anyone, "GET", "/ca.crt")
+    if status != http.client.OK:
+        raise ConfigError(f"{invitation.address} can't enrol just now (status {status}); try again in a minute")
     try:
         certificate = ssl.PEM_cert_to_DER_cert(content.decode("ascii"))
     except ValueError:
         certificate = b""
-    if status != http.client.OK or hashlib.sha256(certificate).hexdigest() != invitation.authority:
+    if hashlib.sha256(certificate).hexdigest() != invitation.authority:
         raise ConfigError(f"{invitation.address} is not the server of this token: its authority is another one")
     return ssl.DER_cert_to_PEM_cert(certificate).encode("ascii")
 

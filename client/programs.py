@@ -7,9 +7,6 @@ from fedstill.processes import Program, module, script
 SUPERNODE_PAUSE = 10.0
 """Seconds before a SuperNode that ended starts again. The SuperLink turns away one whose last connection it has not
 given up yet, for 60 s at most: it simply comes back until it is let in."""
-CUT = "SSL/TLS handshake error detected"
-"""What Flower 1.41's SuperNode says when a connection is cut in its handshake. It then asks for no more work, but stays
-up."""
 
 
 def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Program]:
@@ -24,8 +21,9 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
         ConfigError: the device is not enrolled, or Flower is not installed.
     """
     config = home.config()
+    script("flower-supernode")  # is Flower there at all?
     supernode = [
-        script("flower-supernode"),
+        *module("client.supernode"),
         *("--superlink", config.superlink),
         *("--root-certificates", str(home.authority)),
         *("--auth-supernode-private-key", str(home.key)),
@@ -39,7 +37,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     if users is None:
         return [
             Program("agent", agent, env=one, nice=nice),
-            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower, hopeless=CUT),
+            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower),
         ]
     secret = ("--superexec-auth-secret-file", str(home.secret))
     supernode += ["--isolation", "process", *secret]
@@ -50,8 +48,6 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     ]
     return [
         Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
-        Program(
-            "supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node, hopeless=CUT
-        ),
+        Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
         Program("apps", superexec, env={"FLWR_HOME": str(home.apps), "HOME": str(home.apps)}, user=users.app),
     ]

@@ -10,6 +10,8 @@ from client.home import DeviceConfig, Home
 from fedstill.errors import ConfigError
 
 TIMEOUT = 10.0
+CALL = "/v1/fleet/pull-messages"
+"""What the SuperLink refuses for want of a signature, and a proxy before it passes on."""
 AHEAD, BEHIND = 5.0, 300.0
 """Seconds by which a device's clock may be ahead of the server's, and behind it, before Flower 1.41 turns it away."""
 PLAIN = 2.0
@@ -31,6 +33,13 @@ class Reached:
     ahead: float
 
     @property
+    def clock(self) -> str:
+        """How this machine's clock differs from the server's."""
+        if abs(self.ahead) <= PLAIN:
+            return "its clock and this machine's agree"
+        return f"this machine's clock is {abs(self.ahead):.0f} s {'ahead' if self.ahead > 0 else 'behind'}"
+
+    @property
     def trouble(self) -> str:
         """What stands in the way of taking part; empty: nothing."""
         if self.ahead > AHEAD + PLAIN:
@@ -41,7 +50,7 @@ class Reached:
 
 
 def reach(home: Home, config: DeviceConfig) -> Reached:
-    """Ask the server for the time, trusting the authority that the device enrolled with alone.
+    """Ask the SuperLink for the time, by a call that it refuses; only the authority of the enrolment is trusted.
 
     Raises:
         ConfigError: it can't be reached, or is not that authority's.
@@ -54,11 +63,16 @@ def reach(home: Home, config: DeviceConfig) -> Reached:
     host, _, port = place.rpartition(":")
     connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=TIMEOUT, context=context)
     try:
+        connection.connect()
         began = time.time()
-        connection.request("GET", "/")
-        said = connection.getresponse().getheader("Date", "")
+        connection.request("POST", CALL, b"", {"Content-Type": "application/protobuf"})
+        answer = connection.getresponse()
         here = (began + time.time()) / 2
-        return Reached(here - parsedate_to_datetime(said).timestamp())
+        if answer.status != http.client.UNAUTHORIZED:
+            raise ConfigError(
+                f"{place} does not answer as a SuperLink does (status {answer.status}); is the server up?"
+            )
+        return Reached(here - parsedate_to_datetime(answer.getheader("Date", "")).timestamp())
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(refusal(place, error)) from error
     except (OSError, http.client.HTTPException) as error:

@@ -50,8 +50,6 @@ class Program:
         user: system user to run as, with the group of the same name alone; it then gets of this process's environment
             only what `HANDED_ON` says. Empty: this process's user. Only root can start programs of others.
         nice: added to its niceness, 0 to 19.
-        hopeless: words in its log after which it does nothing any more although it is up: it is ended and starts again.
-            Empty: there are none.
     """
 
     name: str
@@ -60,7 +58,6 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     nice: int = 0
-    hopeless: str = ""
 
 
 def script(name: str) -> str:
@@ -134,7 +131,6 @@ class Supervisor:
         self._logs = logs
         self._pids = pids
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._read: dict[str, int] = {}
         self._due = dict.fromkeys((program.name for program in programs), 0.0)
 
     def run(self, stop: threading.Event) -> None:
@@ -153,13 +149,11 @@ class Supervisor:
         now = time.monotonic()
         if running is not None:
             code = running.poll()
-            if code is None and not self._gave_up(program):
+            if code is None:
                 _shorten(self._log(program))
                 return
             _signal(running, signal.SIGKILL)  # what it started must not outlive it
-            how = "gave up" if code is None else f"ended with code {code}"
-            log.warning("%s %s; it starts again in %g s", program.name, how, program.pause)
-            running.wait()
+            log.warning("%s ended with code %d; it starts again in %g s", program.name, code, program.pause)
             del self._running[program.name]
             self._due[program.name] = now + program.pause
         elif now >= self._due[program.name]:
@@ -169,20 +163,6 @@ class Supervisor:
                 log.error("%s can't be started: %s; trying again in %g s", program.name, error, program.pause)
                 self._due[program.name] = now + program.pause
 
-    def _gave_up(self, program: Program) -> bool:
-        """Look for the hopeless words in what a program said since the last look, a part of a line included."""
-        words = program.hopeless.encode()
-        if not words:
-            return False
-        with suppress(OSError), self._log(program).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            begun = min(self._read.get(program.name, 0), size)  # the log may have begun anew
-            file.seek(begun)
-            said = file.read()
-            self._read[program.name] = max(begun, begun + len(said) - len(words) + 1)
-            return words in said
-        return False
-
     def _log(self, program: Program) -> Path:
         return self._logs / f"{program.name}.log"
 
@@ -191,7 +171,6 @@ class Supervisor:
         _shorten(path)
         kept = {name: value for name, value in os.environ.items() if not program.user or HANDED_ON.fullmatch(name)}
         with path.open("ab") as output:
-            self._read[program.name] = output.tell()
             started = subprocess.Popen(
                 program.command,
                 cwd=self._folder,

@@ -15,13 +15,14 @@ from flwr.serverapp import Grid
 from rich.console import Console
 
 from fedstill.errors import ConfigError, PausedError
-from fedstill.files import write_json
+from fedstill.files import write_atomic, write_json
 from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.release.verify import digest
 from fedstill.tasks import load_task
 from fedstill.workers import use_one_thread
-from server.deployment.runs import PAUSE, read_record
+from server.deployment.home import ServerHome
+from server.deployment.runs import PAUSED, read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
 from server.release.student import Released
@@ -157,7 +158,8 @@ def run(grid: Grid, context: Context) -> None:
         plan = plan_of(setup)
 
         def pause(finished: int) -> None:
-            if (out / PAUSE).exists():
+            if ServerHome(record.home).draining:
+                write_atomic(out / PAUSED, b"")
                 raise PausedError(f"paused after round {finished}, as the server drains")
 
         federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners, pause)

@@ -132,7 +132,8 @@ def federate(
         progress: told of each round.
         attempts: how often a round's message is sent to a host that gets lost meanwhile.
         owners: the host of each device, where they are known.
-        between: called after each round but the last, whose checkpoint is written, with its number.
+        between: called before the first round, and after each but the last, whose checkpoint is written, with how
+            many rounds are finished.
     """
     scenario = setup.scenario
     task = load_task(scenario.task)
@@ -167,6 +168,8 @@ def federate(
     if plan.teacher is not None:
         progress.step(1)
     finished = federation.knowledge.round_number
+    if between is not None:
+        between(finished)
     progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
     policy = RoundPolicy(
         scenario.devices,

@@ -1,4 +1,4 @@
-"""`fedstill server init | start | token | revoke | run | status | certificate`."""
+"""`fedstill server init | start | token | revoke | run | drain | status | certificate`."""
 
 import ipaddress
 import re
@@ -212,8 +212,9 @@ def drain(
         runs.open()
         _say("runs may begin again; `fedstill server run --resume FOLDER` continues one that was paused")
         return
+    _say("no run begins from now on; `fedstill server drain --off` ends that")
     runs.drain(_say)
-    _say("drained: no run is active and none begins; `fedstill server drain --off` ends that")
+    _say("drained: no run is active; the server may be stopped")
 
 
 def status(home: Folder = None) -> None:

@@ -51,7 +51,7 @@ class ServerConfig(Settings):
     metrics_port: int = Field(default=0, ge=0, lt=65536)
     """Port of these metrics; 0: none."""
     json_logs: bool = False
-    """Whether the supervisor and the enrolment service log a JSON object per line."""
+    """Whether supervisor, enrolment service and metrics log a JSON object per line."""
 
     delivery_listen: str = "0.0.0.0"
     """Address that the delivery service listens on."""

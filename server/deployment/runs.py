@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedstill.errors import ConfigError, PausedError, RunFolderError
+from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.plan import RUN_NAME
@@ -27,13 +27,13 @@ RUN_CONFIG = "simulations.deployed:run_config"
 PARCELS = "simulations.deployed:parcels"
 HOST = "client.shim:build"
 RECORD, ROUNDS, SUMMARY = "run.json", "rounds.jsonl", "summary.json"
-PAUSE = "pause"
-"""File in a run folder that asks the run to end after its round."""
+PAUSED = "paused"
+"""File in a run folder: the run ended between two rounds because its server drains."""
 POLL = 1.0
 STATUS_EVERY = 30.0
 """Seconds between questions for a run's status, each of which costs a process."""
 SOON = 3.0
-"""The same while a run is about to end."""
+"""The same while the server drains."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,18 @@ class Record:
         run: the name by which devices know it.
         keys: folder of the keys that sign releases.
         owners: node id of each device.
+        home: the server's folder.
     """
 
     run: str
     keys: Path
     owners: Mapping[int, int]
+    home: Path
 
     def content(self) -> dict[str, object]:
         """Return it as JSON can hold it; node ids have 64 bits."""
         owners = {str(device): str(node) for device, node in self.owners.items()}
-        return {"run": self.run, "keys": str(self.keys), "owners": owners}
+        return {"run": self.run, "keys": str(self.keys), "owners": owners, "home": str(self.home)}
 
 
 def read_record(out: Path) -> Record:
@@ -65,7 +67,7 @@ def read_record(out: Path) -> Record:
     try:
         raw = json.loads((out / RECORD).read_text())
         owners = {int(device): int(node) for device, node in raw["owners"].items()}
-        found = Record(str(raw["run"]), Path(raw["keys"]), owners)
+        found = Record(str(raw["run"]), Path(raw["keys"]), owners, Path(raw["home"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{out}: no run of this server here") from error
     if re.fullmatch(RUN_NAME, found.run) is None:
@@ -92,7 +94,10 @@ class Runs:
             FedstillError: the scenario, its data or the folder can't be used.
         """
         load_object(PREPARE)(scenario, changes, out, fleet, self.keys)
-        write_json(out / RECORD, Record(f"run-{secrets.token_hex(8)}", self.keys, {}).content())
+        write_json(out / RECORD, self._record(f"run-{secrets.token_hex(8)}", {}).content())
+
+    def _record(self, name: str, owners: Mapping[int, int]) -> Record:
+        return Record(name, self.keys, owners, self.home.folder.resolve())
 
     def start(self, out: Path, owners: Mapping[int, int]) -> int:
         """Start what is missing of the run in a folder, and return its number at Flower.
@@ -112,13 +117,14 @@ class Runs:
         from server.release.parcels import publish_parcel
 
         record = read_record(out)
-        write_json(out / RECORD, Record(record.run, self.keys, owners).content())
+        write_json(out / RECORD, self._record(record.run, owners).content())
         store, keys = str(self.home / "store"), open_keys(self.keys)
         for kind, path in load_object(PARCELS)(out):
             publish_parcel(path, kind, store, keys)
         config = {**load_object(RUN_CONFIG)(out), "host": HOST, "run": record.run}
         write_atomic(self.home / NEWEST_RUN, str(out).encode())
-        (out / PAUSE).unlink(missing_ok=True)
+        (out / PAUSED).unlink(missing_ok=True)
+        self.check_open()  # a run that begins all the same, at this very moment, pauses itself
         return Control(self.home).start(write_bundle(self.home / "bundle"), config)
 
     def check_open(self) -> None:
@@ -131,21 +137,29 @@ class Runs:
             raise ConfigError("the server drains: no run begins before `fedstill server drain --off`")
 
     def drain(self, say: Callable[[str], None]) -> None:
-        """Let no run begin from now on, ask the newest to end after its round, and wait until no run is active.
+        """Let no run begin from now on, and wait until those that are active have ended after their round.
 
         Raises:
-            ConfigError: the SuperLink can't be reached.
+            ConfigError: that can't be noted.
         """
-        write_atomic(self.home / DRAINING, b"")
-        newest, waiting = self.home.newest_run(), ""
-        if newest is not None and newest.is_dir() and not (newest / SUMMARY).exists():
-            write_atomic(newest / PAUSE, b"")
-        while active := [str(run.run_id) for run in Control(self.home).runs() if not run.status.startswith("finished")]:
-            told = ", ".join(active)
-            if told != waiting:
-                say(f"waiting for the end of the round: run {told}")
-            waiting = told
+        try:
+            write_atomic(self.home / DRAINING, b"")
+        except OSError as error:
+            raise ConfigError(f"{self.home / DRAINING}: {error.strerror}; the server does not drain") from error
+        told = ""
+        while waiting := self._waiting():
+            if waiting != told:
+                say(f"waiting: {waiting}")
+            told = waiting
             time.sleep(SOON)
+
+    def _waiting(self) -> str:
+        """Return what stands in the way of a drained server; empty: nothing."""
+        try:
+            active = [str(run.run_id) for run in Control(self.home).runs() if not run.status.startswith("finished")]
+        except ConfigError as error:
+            return f"{error} (no run begins meanwhile)"
+        return f"for the end of the round of run {', '.join(active)}" if active else ""
 
     def open(self) -> None:
         """Let runs begin again."""
@@ -159,25 +173,24 @@ class Runs:
         """
         control, told, asked = Control(self.home), 0, time.monotonic()
         while True:
-            ended = (out / SUMMARY).exists()
+            ended, paused = (out / SUMMARY).exists(), (out / PAUSED).exists()
             rounds = (out / ROUNDS).read_text().splitlines() if (out / ROUNDS).exists() else []
             for line in rounds[told:]:
                 say(describe(json.loads(line)))
             told = len(rounds)
             if ended:
                 return True
-            pausing = (out / PAUSE).exists()
-            if time.monotonic() - asked > (SOON if pausing else STATUS_EVERY):
+            if paused:
+                say(f"paused after {told} rounds; continue with `fedstill server run --resume {out}`")
+                return False
+            if time.monotonic() - asked > STATUS_EVERY:
                 status = _status(control, run_id, say)
-                if status.startswith(("finished", "gone")) and not (out / SUMMARY).exists():
-                    reason, further = (
-                        self._reason(control, run_id),
-                        f"continue with `fedstill server run --resume {out}`",
+                left = any((out / name).exists() for name in (SUMMARY, PAUSED))
+                if status.startswith(("finished", "gone")) and not left:
+                    raise ConfigError(
+                        f"run {run_id} ended ({status}) after {told} rounds{self._reason(control, run_id)}; continue "
+                        f"with `fedstill server run --resume {out}`"
                     )
-                    if pausing and PausedError.__name__ in reason:
-                        say(f"paused after {told} rounds; {further}")
-                        return False
-                    raise ConfigError(f"run {run_id} ended ({status}) after {told} rounds{reason}; {further}")
                 asked = time.monotonic()
             time.sleep(POLL)
 

@@ -17,14 +17,14 @@ from server.deployment.certificates import make_certificates
 class Superlink(HTTPServer):
     """Speaks TLS with a certificate of its own authority, and has a clock of its own."""
 
-    ahead = 0.0
+    ahead, status = 0.0, 401
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Superlink
 
-    def do_GET(self) -> None:
-        self.send_response(404)
+    def do_POST(self) -> None:
+        self.send_response(self.server.status)
         self.end_headers()
 
     def date_time_string(self, timestamp: float | None = None) -> str:
@@ -83,6 +83,13 @@ def test_a_server_of_another_authority_is_not_asked(superlink: Superlink, home: 
     make_certificates(other, ("127.0.0.1",))
     home.authority.write_bytes((other / "ca.crt").read_bytes())
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:\d+: the server's certificate is refused"):
+        reach(home, config(superlink))
+
+
+@pytest.mark.parametrize("status", [404, 502])
+def test_a_proxy_without_a_superlink_behind_it_is_none(superlink: Superlink, home: Home, status: int) -> None:
+    superlink.status = status
+    with pytest.raises(ConfigError, match=rf"does not answer as a SuperLink does \(status {status}\)"):
         reach(home, config(superlink))
 
 

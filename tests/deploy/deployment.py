@@ -163,8 +163,8 @@ class Deployment:
             self.start_device(number, within)
             yield
         finally:
-            self.stop_device(number)
             home.config_path.write_text(usual)
+            self.stop_device(number)
             self.start_device(number)
 
     def stop_device(self, number: int) -> None:
@@ -216,9 +216,12 @@ class Deployment:
 
     def connected(self, number: int) -> bool:
         """Tell whether a device's present SuperNode was let in by the SuperLink."""
-        said = self.log(number, "supernode")
-        return said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode") and alive(
-            self.device(number), "supernode"
+        said, started = self.log(number, "supernode"), self.said(f"device-{number}").count("supernode started")
+        begun = said.count("Starting Flower SuperNode")
+        return (
+            begun >= started  # else a new one has not said anything yet
+            and said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode")
+            and alive(self.device(number), "supernode")
         )
 
     def whole(self) -> bool:
@@ -272,8 +275,11 @@ class Deployment:
 
 def alive(home: Path, program: str) -> bool:
     """Tell whether the process of a program runs."""
-    path = home / "run" / f"{program}.pid"
-    return path.exists() and psutil.pid_exists(int(path.read_text()))
+    try:
+        found = psutil.Process(int((home / "run" / f"{program}.pid").read_text()))
+        return bool(found.status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return False
 
 
 def listens(port: int) -> bool:

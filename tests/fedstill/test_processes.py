@@ -74,19 +74,6 @@ def test_a_program_that_ends_waits_before_it_starts_again_and_its_words_are_kept
         eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 3)
 
 
-def test_a_program_that_gave_up_but_stays_is_started_again_for_its_new_words_only(tmp_path: Path) -> None:
-    log, starts = tmp_path / "logs" / "stuck.log", tmp_path / "starts"
-    says = "printf 'it is ho'; sleep 0.5; echo peless"
-    script = f"echo >> {starts}; [ $(wc -l < {starts}) -gt 2 ] || {{ {says}; }}; sleep 1000"
-    with supervised(tmp_path, Program("stuck", ["sh", "-c", script], pause=0.05, hopeless="hopeless")):
-        eventually(lambda: log.exists() and log.read_text().count("hopeless") == 2)
-        eventually(lambda: starts.read_text().count("\n") == 3)
-        third = pid(tmp_path / "run" / "stuck.pid")
-        time.sleep(1)
-        assert alive(third)
-    assert starts.read_text().count("\n") == 3
-
-
 def test_a_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedstill.processes.MAX_LOG", 10_000)
     log, old = tmp_path / "logs" / "talker.log", tmp_path / "logs" / "talker.log.1"

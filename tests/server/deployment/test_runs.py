@@ -11,7 +11,7 @@ from server.deployment.runs import RECORD, Record, describe, read_record, reason
 
 
 def test_a_record_comes_back_with_node_ids_of_64_bits(tmp_path: Path) -> None:
-    record = Record("run-1", tmp_path / "keys", {0: 2**64 - 1, 3: 7})
+    record = Record("run-1", tmp_path / "keys", {0: 2**64 - 1, 3: 7}, tmp_path)
     write_json(tmp_path / RECORD, record.content())
     assert read_record(tmp_path) == record
 
@@ -25,7 +25,7 @@ def test_a_folder_without_a_record_is_no_run(content: object, tmp_path: Path) ->
 
 
 def test_a_run_of_another_name_is_refused(tmp_path: Path) -> None:
-    write_json(tmp_path / RECORD, Record("../run", tmp_path, {}).content())
+    write_json(tmp_path / RECORD, Record("../run", tmp_path, {}, tmp_path).content())
     with pytest.raises(RunFolderError, match="no proper name"):
         read_record(tmp_path)
 
@@ -33,9 +33,8 @@ def test_a_run_of_another_name_is_refused(tmp_path: Path) -> None:
 class Control:
     """Plays the control API: away at first, then up with a run that has ended."""
 
-    def __init__(self, last_words: str = "OSError: [Errno 28] No space left on device") -> None:
+    def __init__(self) -> None:
         self.asked = 0
-        self._last_words = last_words
 
     def runs(self) -> list[Run]:
         self.asked += 1
@@ -44,7 +43,7 @@ class Control:
         return [Run(5, "finished:failed")]
 
     def log(self, run_id: int) -> str:
-        return f"round 1\n{self._last_words}\n"
+        return "round 1\nOSError: [Errno 28] No space left on device\n"
 
 
 def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
@@ -58,22 +57,24 @@ def test_a_superlink_that_is_away_does_not_end_the_waiting_for_a_run(
     assert said == ["waiting: no answer from the SuperLink"]
 
 
-@pytest.mark.parametrize("paused", [True, False])
-def test_only_a_run_that_ended_because_it_was_asked_to_is_paused(
-    paused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    control = Control("fedstill.errors.PausedError: paused after round 1" if paused else "QuorumError: nobody")
-    for name, value in (("Control", lambda home: control), ("SOON", 0.0), ("POLL", 0.01)):
-        monkeypatch.setattr(runs, name, value)
-    (tmp_path / runs.PAUSE).touch()
+def test_a_run_that_paused_itself_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "Control", lambda home: Control())
+    (tmp_path / runs.PAUSED).touch()
     said = list[str]()
-    found = runs.Runs(ServerHome(tmp_path), tmp_path)
-    if not paused:
-        with pytest.raises(ConfigError, match="QuorumError: nobody"):
-            found.follow(tmp_path, 5, said.append)
-        return
-    assert not found.follow(tmp_path, 5, said.append)
-    assert said[-1].startswith("paused after 0 rounds; continue with `fedstill server run --resume")
+    assert not runs.Runs(ServerHome(tmp_path), tmp_path).follow(tmp_path, 5, said.append)
+    assert said == [f"paused after 0 rounds; continue with `fedstill server run --resume {tmp_path}`"]
+
+
+def test_a_server_that_drains_begins_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control, said, found = Control(), list[str](), runs.Runs(ServerHome(tmp_path), tmp_path)
+    for name, value in (("Control", lambda home: control), ("SOON", 0.01)):
+        monkeypatch.setattr(runs, name, value)
+    found.drain(said.append)
+    assert said == ["waiting: no answer from the SuperLink (no run begins meanwhile)"]
+    with pytest.raises(ConfigError, match="the server drains"):
+        found.check_open()
+    found.open()
+    found.check_open()
 
 
 def test_a_finished_round_is_told_in_a_line() -> None:
