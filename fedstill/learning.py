@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedstill.descent import Descent
 from fedstill.failures import stage
 from fedstill.fit import Fit
 from fedstill.soft_labels import Floats, Ints
@@ -226,35 +227,21 @@ def fit(
 
 def teach(model: nn.Module, lesson: Lesson, task: Task) -> None:
     """Fit `model` in place as a lesson says; what fails is told with the lesson's stage and the step."""
-    optimizer = _optimizer(model, lesson.how)
+    descent = Descent(model, lesson.how)
     model.train()
     place = 0
     with stage(lesson.stage, lambda: place):
         for place, step in enumerate(steps(lesson, task), start=1):  # noqa: B007 (the stage reads it)
-            for group in optimizer.param_groups:
-                group["lr"] = step.rate
             value = lesson.value(model(step.inputs), step)
-            optimizer.zero_grad(set_to_none=True)
+            descent.forget()
             value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            descent.step(step.rate)
 
 
 def _rate(how: Fit, step: int) -> float:
     if how.decay == "cosine":
         return how.learning_rate * (1 + math.cos(math.pi * step / how.steps)) / 2
     return how.learning_rate
-
-
-def _optimizer(model: nn.Module, how: Fit) -> torch.optim.Optimizer:
-    if how.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            how.learning_rate,
-            momentum=how.momentum,
-            nesterov=how.momentum > 0,
-            weight_decay=how.weight_decay,
-        )
-    return torch.optim.AdamW(model.parameters(), how.learning_rate, weight_decay=how.weight_decay)
 
 
 def _batches(samples: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:

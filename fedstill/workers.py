@@ -54,8 +54,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _pools:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
-        # What torch imports with its first optimizer takes seconds, so it is here once rather than in each worker.
-        context.set_forkserver_preload(["torch", "torch._dynamo", "fedstill.learning"])
+        context.set_forkserver_preload(["torch", "fedstill.learning"])
         _pools[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     return _pools[workers]
 
