@@ -206,14 +206,14 @@ def drain(
 ) -> None:
     """Before the server is stopped: let no run begin, and wait until the one in progress has ended its round."""
     own = _home(home)
-    own.config()
+    config = own.config()
     runs = Runs(own, default_keys())
     if off:
         runs.open()
         _say("runs may begin again; `fedstill server run --resume FOLDER` continues one that was paused")
         return
     _say("no run begins from now on; `fedstill server drain --off` ends that")
-    runs.drain(_say)
+    runs.drain(_say if _is_up(own, config) else None)
     _say("drained: no run is active; the server may be stopped")
 
 
@@ -222,8 +222,7 @@ def status(home: Folder = None) -> None:
     own = _home(home)
     config = own.config()
     members = Registry(own / "fleet.db").members()
-    # In containers nobody holds the lock: each process has one of its own.
-    up = holder(own / "run" / "server.lock") is not None or _listens(config.control)
+    up = _is_up(own, config)
     control = Control(own)
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
@@ -236,6 +235,11 @@ def status(home: Folder = None) -> None:
     _say(f"server: {'up' if up else 'not up; `fedstill server start`'}{', draining' if own.draining else ''}")
     for found in control.runs() if up else []:
         _say(f"run {found.run_id}: {found.status}")
+
+
+def _is_up(own: ServerHome, config: ServerConfig) -> bool:
+    # In containers nobody holds the lock: each process has one of its own.
+    return holder(own / "run" / "server.lock") is not None or _listens(config.control)
 
 
 def certificate(

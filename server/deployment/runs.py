@@ -136,8 +136,11 @@ class Runs:
         if self.home.draining:
             raise ConfigError("the server drains: no run begins before `fedstill server drain --off`")
 
-    def drain(self, say: Callable[[str], None]) -> None:
+    def drain(self, say: Callable[[str], None] | None) -> None:
         """Let no run begin from now on, and wait until those that are active have ended after their round.
+
+        Args:
+            say: told what is waited for; None: the server is not up, so nothing is active.
 
         Raises:
             ConfigError: that can't be noted.
@@ -147,7 +150,7 @@ class Runs:
         except OSError as error:
             raise ConfigError(f"{self.home / DRAINING}: {error.strerror}; the server does not drain") from error
         told = ""
-        while waiting := self._waiting():
+        while say is not None and (waiting := self._waiting()):
             if waiting != told:
                 say(f"waiting: {waiting}")
             told = waiting

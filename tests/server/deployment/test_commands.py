@@ -1,3 +1,4 @@
+import socket
 import ssl
 import stat
 import tomllib
@@ -123,9 +124,23 @@ def test_a_token_names_the_server_and_its_authority(home: Path) -> None:
 
 
 def test_without_a_server_the_commands_say_how_to_make_one(tmp_path: Path) -> None:
-    for command in (["start"], ["token", "--class", "pi4"], ["status"], ["run", "digits"], ["revoke", "0"]):
+    for command in (["start"], ["token", "--class", "pi4"], ["status"], ["drain"], ["run", "digits"], ["revoke", "0"]):
         with pytest.raises(ConfigError, match="fedstill server init"):
             fedstill("server", *command, "--home", str(tmp_path / "none"))
+
+
+def test_a_server_that_is_not_up_is_drained_at_once_and_begins_no_run_until_that_is_over(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    home = ("--home", str(tmp_path / "server"))
+    fedstill("server", "init", "--host", "fl.example.org", "--port", port, *home)
+    assert "drained: no run is active" in " ".join(fedstill("server", "drain", *home).split())
+    assert "not up; `fedstill server start`, draining" in " ".join(fedstill("server", "status", *home).split())
+    with pytest.raises(ConfigError, match="the server drains"):
+        fedstill("server", "run", "digits", *home)
+    assert "may begin again" in fedstill("server", "drain", "--off", *home)
+    with pytest.raises(ConfigError, match="no device is enrolled"):
+        fedstill("server", "run", "digits", *home)
 
 
 def test_the_superlink_asks_for_keys_and_starts_no_server_app_itself(home: Path) -> None:
