@@ -216,13 +216,8 @@ class Deployment:
 
     def connected(self, number: int) -> bool:
         """Tell whether a device's present SuperNode was let in by the SuperLink."""
-        said, started = self.log(number, "supernode"), self.said(f"device-{number}").count("supernode started")
-        begun = said.count("Starting Flower SuperNode")
-        return (
-            begun >= started  # else a new one has not said anything yet
-            and said.rfind("SuperNode ID:") > said.rfind("Starting Flower SuperNode")
-            and alive(self.device(number), "supernode")
-        )
+        said, process = self.log(number, "supernode"), running(self.device(number), "supernode")
+        return 0 <= said.rfind(f"Started server process [{process}]") < said.rfind("SuperNode ID:")
 
     def whole(self) -> bool:
         """Tell whether all devices that were started are there, whatever a test did to them or to the SuperLink."""
@@ -273,13 +268,13 @@ class Deployment:
         return killed
 
 
-def alive(home: Path, program: str) -> bool:
-    """Tell whether the process of a program runs."""
+def running(home: Path, program: str) -> int | None:
+    """Return the process of a program; None: it does not run."""
     try:
         found = psutil.Process(int((home / "run" / f"{program}.pid").read_text()))
-        return bool(found.status() != psutil.STATUS_ZOMBIE)
+        return None if found.status() == psutil.STATUS_ZOMBIE else found.pid
     except (OSError, ValueError, psutil.NoSuchProcess):
-        return False
+        return None
 
 
 def listens(port: int) -> bool:
