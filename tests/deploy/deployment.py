@@ -26,6 +26,9 @@ from simulations.scenario import Scenario, load_scenario
 PATIENCE = 900
 """Seconds for anything to happen; a machine may be busy."""
 
+ALL = "exchange.quorum=1"
+"""For runs that are to come to what the simulation comes to: no round begins while a device is gone for a moment."""
+
 SCENARIO = """
 name = "two-classes"
 task = "simulations.sources:DIGITS"

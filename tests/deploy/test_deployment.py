@@ -10,7 +10,7 @@ import tomli_w
 from client.enrol import make_key
 from client.home import Home
 from tests.deploy.conftest import Undisturbed
-from tests.deploy.deployment import Deployment, after_round, eventually, fedstill, free_ports, rows
+from tests.deploy.deployment import ALL, Deployment, after_round, eventually, fedstill, free_ports, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 
@@ -20,7 +20,7 @@ def test_a_run_with_kills_and_a_resume_is_the_simulation_undisturbed(
 ) -> None:
     out = tmp_path / "run"
     heard = deployment.log(1, "supernode").count("ROUND 2]")
-    deployment.begin(out)
+    deployment.begin(out, ALL)
     after_round(out, 1)
     eventually(lambda: deployment.log(1, "supernode").count("ROUND 2]") > heard, "a message of the second round")
     deployment.kill(deployment.device(1), "supernode")
@@ -53,7 +53,7 @@ def test_a_drained_server_ends_the_round_begins_nothing_and_loses_nothing(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     out, home = tmp_path / "run", ("--home", str(deployment.server))
-    deployment.begin(out)
+    deployment.begin(out, ALL)
     eventually(lambda: f" in {out}" in deployment.said(f"run-{tmp_path.name}"), "the beginning of the run")
     try:
         said = fedstill("server", "drain", *home)

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import Undisturbed
-from tests.deploy.deployment import Deployment, after_round, command, eventually, fedstill, free_ports, listens, rows
+from tests.deploy.deployment import (
+    ALL,
+    Deployment,
+    after_round,
+    command,
+    eventually,
+    fedstill,
+    free_ports,
+    listens,
+    rows,
+)
 from tests.deploy.hostile import LATE
 from tests.deploy.nginx import start_nginx
 
@@ -21,7 +31,7 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 SMALL_DISK = "8m"
 IMPATIENT = f"exchange.timeout={LATE - 15}"
 """For runs in which a device does not answer: how long the others wait for it."""
-ATTENTIVE = "exchange.timeout=320"
+ATTENTIVE = (ALL, "exchange.timeout=320")
 """For runs in which a device loses what it was asked: it is asked again after a quarter of this."""
 
 
@@ -63,7 +73,7 @@ def test_agent_supernode_and_superlink_killed_at_random_moments_leave_no_trace(
     out = tmp_path / "run"
     victims = [(deployment.device(2), "agent"), (deployment.device(0), "supernode"), (deployment.server, "superlink")]
     random.shuffle(victims)
-    deployment.begin(out, ATTENTIVE)
+    deployment.begin(out, *ATTENTIVE)
     eventually(lambda: f" in {out}" in deployment.said(f"run-{tmp_path.name}"), "the beginning of the run")
     for finished, (home, program) in enumerate(victims):
         after_round(out, finished)
@@ -77,7 +87,7 @@ def test_a_device_that_loses_power_in_mid_run_goes_on_as_if_it_had_not(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    deployment.begin(out, ATTENTIVE)
+    deployment.begin(out, *ATTENTIVE)
     after_round(out, 1)
     time.sleep(random.uniform(0, 10))
     deployment.cut_power(1)
@@ -96,7 +106,7 @@ def test_a_proxy_that_is_killed_and_comes_back_costs_nothing(
     nginx = start_nginx(tmp_path, deployment.server, ports)
     try:
         with deployment.moved(1, public):
-            deployment.begin(out, ATTENTIVE)
+            deployment.begin(out, *ATTENTIVE)
             after_round(out, 1)
             time.sleep(random.uniform(0, 5))
             os.killpg(nginx.pid, signal.SIGKILL)
@@ -114,7 +124,7 @@ def test_a_run_whose_superexec_is_killed_resumes_to_the_same_result(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    deployment.begin(out)
+    deployment.begin(out, ALL)
     after_round(out, 1)
     time.sleep(random.uniform(0, 10))
     deployment.kill(deployment.server, "superexec")
@@ -127,7 +137,7 @@ def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    deployment.begin(out, IMPATIENT)
+    deployment.begin(out, ALL, IMPATIENT)
     after_round(out, 1)
     eventually(lambda: bool(deployment.kill_children(deployment.device(0), "supernode", "flwr-clientapp")), "an app")
     assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
@@ -162,7 +172,7 @@ def test_a_server_with_a_full_disk_says_so_and_resumes_to_the_same_result(
     disk = tmp_path / "disk"
     with small_disk(disk):
         out = disk / "run"
-        deployment.begin(out)
+        deployment.begin(out, ALL)
         after_round(out, 1)
         filler = fill(disk)
         assert deployment.ended(out) == 2
@@ -226,7 +236,7 @@ def test_a_device_whose_clock_is_behind_takes_part_all_the_same(
 ) -> None:
     out = tmp_path / "run"
     with deployment.moved(1, deployment.port, clock(-100)):
-        deployment.begin(out, ATTENTIVE)
+        deployment.begin(out, *ATTENTIVE)
         assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
     assert rows(out) == undisturbed.rows
 

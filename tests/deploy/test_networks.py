@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import Undisturbed
-from tests.deploy.deployment import Deployment, after_round, free_ports, rows
+from tests.deploy.deployment import ALL, Deployment, after_round, free_ports, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 SPACE = "fedstill-far"
@@ -90,7 +90,7 @@ def test_a_device_on_a_slow_and_breaking_line_gives_the_same_result(
     with far_away(deployment.port, tmp_path) as far:
         far.mood("open", 0.1)
         with deployment.moved(2, far.port, far.within):
-            deployment.begin(out)
+            deployment.begin(out, ALL)
             after_round(out, 1)
             far.mood("cut")
             time.sleep(2)
