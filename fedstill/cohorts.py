@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fedstill.descent import EPSILON, MOMENTS
 from fedstill.failures import stage
 from fedstill.fit import Fit
 from fedstill.learning import Lesson, Loss, State, Step, block, normalize, steps
 from fedstill.tasks import Images, Task
 
-MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as torch has them
 GPU_BLOCK = 16  # blocks of a core that a GPU predicts at once
 
 

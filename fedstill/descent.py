@@ -11,7 +11,7 @@ from torch.optim.sgd import sgd
 
 from fedstill.fit import Fit
 
-BETAS, EPS = (0.9, 0.999), 1e-8
+MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, torch's defaults
 
 
 class Descent:
@@ -76,10 +76,10 @@ class Descent:
             [],
             counts,
             amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=MOMENTS[0],
+            beta2=MOMENTS[1],
             lr=rate,
             weight_decay=self._how.weight_decay,
-            eps=EPS,
+            eps=EPSILON,
             maximize=False,
         )

@@ -212,8 +212,10 @@ def drain(
         runs.open()
         _say("runs may begin again; `fedstill server run --resume FOLDER` continues one that was paused")
         return
+    runs.close()
     _say("no run begins from now on; `fedstill server drain --off` ends that")
-    runs.drain(_say if _is_up(own, config) else None)
+    if _is_up(own, config):
+        runs.wait_until_idle(_say)
     _say("drained: no run is active; the server may be stopped")
 
 

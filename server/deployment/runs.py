@@ -136,11 +136,8 @@ class Runs:
         if self.home.draining:
             raise ConfigError("the server drains: no run begins before `fedstill server drain --off`")
 
-    def drain(self, say: Callable[[str], None] | None) -> None:
-        """Let no run begin from now on, and wait until those that are active have ended after their round.
-
-        Args:
-            say: told what is waited for; None: the server is not up, so nothing is active.
+    def close(self) -> None:
+        """Let no run begin from now on; those that are active end after their round.
 
         Raises:
             ConfigError: that can't be noted.
@@ -149,8 +146,11 @@ class Runs:
             write_atomic(self.home / DRAINING, b"")
         except OSError as error:
             raise ConfigError(f"{self.home / DRAINING}: {error.strerror}; the server does not drain") from error
+
+    def wait_until_idle(self, say: Callable[[str], None]) -> None:
+        """Wait until no run is active, and tell what is waited for."""
         told = ""
-        while say is not None and (waiting := self._waiting()):
+        while waiting := self._waiting():
             if waiting != told:
                 say(f"waiting: {waiting}")
             told = waiting

@@ -69,7 +69,8 @@ def test_a_server_that_drains_begins_no_run(tmp_path: Path, monkeypatch: pytest.
     control, said, found = Control(), list[str](), runs.Runs(ServerHome(tmp_path), tmp_path)
     for name, value in (("Control", lambda home: control), ("SOON", 0.01)):
         monkeypatch.setattr(runs, name, value)
-    found.drain(said.append)
+    found.close()
+    found.wait_until_idle(said.append)
     assert said == ["waiting: no answer from the SuperLink (no run begins meanwhile)"]
     with pytest.raises(ConfigError, match="the server drains"):
         found.check_open()
