@@ -86,8 +86,9 @@ class Lives:
                     if process not in known:
                         if time.time() - process.create_time() < FORKED:
                             continue
-                        known[process] = "flwr-clientapp" in " ".join(process.cmdline())
-                    if known[process]:
+                        forked = known.get(psutil.Process(process.ppid()), False)  # what a ClientApp starts itself
+                        known[process] = not forked and "flwr-clientapp" in " ".join(process.cmdline())
+                    if known[process] and process.status() != psutil.STATUS_ZOMBIE:  # its parent reaps once a second
                         self._seen[process] = time.time()
 
 
