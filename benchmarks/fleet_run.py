@@ -22,7 +22,7 @@ from fedstill.rounds import RoundReplies
 from fedstill.tasks import Arrays, Task
 from fedstill.workers import default_workers
 from simulations.engines.local import run_local
-from simulations.launch import DEVICES_PER_HOST
+from simulations.host import DEVICES_PER_HOST
 from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.shelf import open_shelf

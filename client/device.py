@@ -23,9 +23,9 @@ from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.exchange import RoundTask, close_task
 from fedstill.failures import stage
-from fedstill.learning import Anchor, Lesson, State, build, logits, restored, state_of, teach
+from fedstill.learning import Anchor, Lesson, State, build, lent, logits, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
-from fedstill.models import architecture
+from fedstill.models import Architecture, architecture
 from fedstill.rng import stream, torch_seed
 from fedstill.rounds import DeviceAnswer
 from fedstill.schedules import SCHEDULES, progress_of
@@ -50,13 +50,13 @@ class Begun:
 
     Attributes:
         task: what the round asks.
-        model: the student as the last round left it.
+        student: the student's parameters and buffers as the last round left them.
         lessons: what it has to learn, in this order.
         bases: what a later request may call acknowledged.
     """
 
     task: RoundTask
-    model: nn.Module
+    student: State
     lessons: tuple[Lesson, ...]
     bases: tuple[Base, ...]
 
@@ -107,6 +107,11 @@ class Device:
         self.held = counts > 0
         self._disk = Disk(folder, durable)
 
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of its student."""
+        return architecture(self.student)
+
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.
 
@@ -115,18 +120,20 @@ class Device:
         begun = self.begin(request)
         if isinstance(begun, DeviceAnswer):
             return begun
-        for lesson in begun.lessons:
-            teach(begun.model, lesson, self.task)
-        with stage("predict"):
-            asked = logits(begun.model, self.asked_images(begun), self.task)
-        with stage("evaluate"):
-            tested = logits(begun.model, self.test_images(begun), self.task)
-        return self.finish(begun, state_of(begun.model), asked, tested)
+        with lent(self.architecture, self.task, begun.student) as model:
+            for lesson in begun.lessons:
+                teach(model, lesson, self.task)
+            with stage("predict"):
+                asked = logits(model, self.asked_images(begun), self.task)
+            with stage("evaluate"):
+                tested = logits(model, self.test_images(begun), self.task)
+            state = state_of(model)
+        return self.finish(begun, state, asked, tested)
 
     def begin(self, request: bytes) -> Begun | DeviceAnswer:
         """Return what a round asks to learn, or the answer where there is nothing to learn for it.
 
-        What is learned changes `model` only; nothing lasts before `finish`.
+        Nothing lasts before `finish`.
         """
         asked = packet.round_of(request)
         stored = self._disk.load(asked, self._read)
@@ -136,10 +143,10 @@ class Device:
         if isinstance(task, DeviceAnswer):
             return task
         with stage("restore"):
-            model = self._model(stored)
+            student = self._student() if stored is None else stored.student
         with stage("prepare"):
             lessons = self._lessons(task, first=stored is None)
-        return Begun(task, model, lessons, () if stored is None else stored.bases)
+        return Begun(task, student, lessons, () if stored is None else stored.bases)
 
     def finish(self, begun: Begun, state: State, asked: Tensor, tested: Tensor) -> DeviceAnswer:
         """Answer a round once its lessons are learned, and keep the state before the answer leaves.
@@ -189,10 +196,9 @@ class Device:
         proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held))
         return (background.lesson(private, proxy, self.held, how, self._seed("revisit", task.round_number)),)
 
-    def _model(self, stored: _State | None) -> nn.Module:
-        if stored is not None:
-            return restored(architecture(self.student), self.task, stored.student)
-        return build(architecture(self.student), self.task, torch_seed(self.context.seed, "device", self.number))
+    def _student(self) -> State:
+        seed = torch_seed(self.context.seed, "device", self.number)
+        return state_of(build(self.architecture, self.task, seed))
 
     def _seed(self, purpose: str, round_number: int) -> int:
         return torch_seed(self.context.seed, purpose, self.number, round_number)

@@ -6,7 +6,7 @@ batches and losses have the same form are computed together, and those that are 
 """
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -26,20 +26,24 @@ class Cohort:
     """Students that learn and predict together.
 
     Args:
-        models: at least one, all of one architecture; they stay as they are.
+        model: of their architecture, whatever its state; it stays as it is.
+        states: the students' parameters and buffers, at least one student's.
         device: torch device that computes them.
     """
 
-    def __init__(self, models: Sequence[nn.Module], device: str = "cpu") -> None:
+    def __init__(self, model: nn.Module, states: Sequence[State], device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._model = copy.deepcopy(models[0])
-        self._size = len(models)
-        self._parameters = self._stacked([dict(model.named_parameters()) for model in models])
-        self._buffers = self._stacked([dict(model.named_buffers()) for model in models])
+        self._model = copy.deepcopy(model)
+        self._size = len(states)
+        self._parameters = self._stacked(model.named_parameters(), states)
+        self._buffers = self._stacked(model.named_buffers(), states)
 
-    def _stacked(self, tensors: Sequence[Mapping[str, Tensor]]) -> State:
-        names = tensors[0]
-        return {name: torch.stack([own[name].detach() for own in tensors]).to(self._device) for name in names}
+    def _stacked(self, tensors: Iterator[tuple[str, Tensor]], states: Sequence[State]) -> State:
+        """Return the states' tensors of these names; of a buffer that no state holds, the model's own."""
+        return {
+            name: torch.stack([state.get(name, own.detach()) for state in states]).to(self._device)
+            for name, own in tensors
+        }
 
     def teach(self, lessons: Sequence[Lesson | None], task: Task) -> None:
         """Let each student learn its lesson; None: it has none."""

@@ -6,7 +6,9 @@ same weights in any process.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,6 +24,9 @@ from fedstill.tasks import Images, Task
 Loss = Callable[[Tensor, Tensor], Tensor]
 State = dict[str, Tensor]
 BLOCK_PIXELS = 80_000  # a hundred 28x28 images: a convolution's outputs about them fit a core's cache
+LENT = 8  # models that are kept to be lent
+
+_kept: dict[Callable[[Task], nn.Module], tuple[Task, nn.Module]] = {}
 
 
 def generator(seed: int) -> torch.Generator:
@@ -31,13 +36,17 @@ def generator(seed: int) -> torch.Generator:
 
 def normalize(images: Images, task: Task) -> Tensor:
     """Scale uint8 images to float32 with the task's fixed constants `[samples, channels, height, width]`."""
-    return _normalized(torch.from_numpy(np.array(images)), task)
+    return _normalized(_pixels(images), task)
 
 
 def _normalized(images: Tensor, task: Task) -> Tensor:
-    mean = torch.tensor(task.mean).view(1, -1, 1, 1)
-    std = torch.tensor(task.std).view(1, -1, 1, 1)
-    return (images.float() / 255 - mean) / std
+    mean, std = _by_channel(tuple(task.mean)), _by_channel(tuple(task.std))
+    return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=16)
+def _by_channel(constants: tuple[float, ...]) -> Tensor:
+    return torch.tensor(constants).view(1, -1, 1, 1)
 
 
 def augmented(images: Tensor, task: Task, rng: torch.Generator, *, shift: bool = True) -> Tensor:
@@ -75,6 +84,24 @@ def restored(architecture: Callable[[Task], nn.Module], task: Task, state: State
     return model
 
 
+@contextmanager
+def lent(architecture: Callable[[Task], nn.Module], task: Task, state: State) -> Iterator[nn.Module]:
+    """Lend a model of an architecture that has the state `state`, for as long as the block goes on.
+
+    To build a small student and fill it costs a tenth of its round, so the model of the last block is filled again. A
+    buffer that is no part of its `state_dict` would go from one student to the next: such a model is built anew.
+    """
+    its_task, model = _kept.pop(architecture, (None, None))
+    if model is None or its_task != task:
+        model = build(architecture, task, seed=0)
+    model.load_state_dict(state)
+    yield model
+    for parameter in model.parameters():
+        parameter.grad = None
+    if {name for name, _ in model.named_buffers()} <= model.state_dict().keys() and len(_kept) < LENT:
+        _kept[architecture] = (task, model)
+
+
 def state_of(model: nn.Module) -> State:
     """Return a copy of a model's parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -96,6 +123,7 @@ def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
     """Return logits about un-augmented images in eval mode `[samples, classes]`."""
     model.eval()
     batch = block(task)
+    images = np.asarray(images)  # slices of a mapped file cost more
     parts = [model(normalize(images[start : start + batch], task)) for start in range(0, len(images), batch)]
     return torch.cat(parts) if parts else torch.zeros(0, task.classes)
 

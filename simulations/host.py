@@ -23,6 +23,9 @@ from simulations.shelf import Shelf, kept_shelf, open_shelf
 from simulations.stream import Arrived, arrived
 from simulations.stream_device import StreamDevice
 
+DEVICES_PER_HOST = 500
+"""Their packets are one message: some 25 MB of an MNIST round."""
+
 
 def device_data(shelf: Shelf, number: int) -> DeviceData:
     """Return what a virtual device learns from; its evaluation is on the global test set."""

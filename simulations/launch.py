@@ -12,6 +12,7 @@ from fedstill.files import write_json
 from server.app import app as server_app
 from server.release.keys import default_folder, open_keys
 from simulations.engines.local import run_local
+from simulations.host import DEVICES_PER_HOST
 from simulations.report import write_seeds_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
@@ -20,7 +21,6 @@ from simulations.shelf import open_shelf, split
 from simulations.validate import validate
 
 SEEDS = "seeds.json"
-DEVICES_PER_HOST = 500  # their packets are one message: some 25 MB of an MNIST round
 
 
 class Engine(StrEnum):

@@ -10,7 +10,7 @@ from torch import nn
 from client.device import Begun, Device
 from client.learner import DeviceData
 from fedstill import packet
-from fedstill.learning import accuracy
+from fedstill.learning import accuracy, lent
 from fedstill.rounds import PREQUENTIAL, DeviceAnswer
 from fedstill.tasks import Task
 from simulations.stream import Arrived
@@ -45,7 +45,8 @@ class StreamDevice(Device):
         self.class_prior, self.held = counts / counts.sum(), counts > 0
         begun = super().begin(request)
         if isinstance(begun, Begun):
-            self._before = prequential(begun.model, found, self.task)
+            with lent(self.architecture, self.task, begun.student) as model:
+                self._before = prequential(model, found, self.task)
         return begun
 
     def _score(self, tested: torch.Tensor) -> dict[str, float]:

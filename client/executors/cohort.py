@@ -22,7 +22,7 @@ from fedstill.cohorts import Cohort
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
 from fedstill.failures import told
-from fedstill.learning import Lesson
+from fedstill.learning import Lesson, build
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import Images
 from fedstill.workers import unordered
@@ -126,8 +126,9 @@ def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSetti
             rounds.append((device, replace(begun, lessons=shared)))
     if not rounds:
         return answers
-    task = rounds[0][0].task
-    cohort = Cohort([begun.model for _, begun in rounds], settings.device)
+    first = rounds[0][0]
+    task = first.task
+    cohort = Cohort(build(first.architecture, task, seed=0), [begun.student for _, begun in rounds], settings.device)
     most = max(len(begun.lessons) for _, begun in rounds)
     for back in range(most, 0, -1):  # a device without a digest has its last lesson with the others' last
         cohort.teach([begun.lessons[-back] if back <= len(begun.lessons) else None for _, begun in rounds], task)

@@ -48,7 +48,7 @@ def dense(task: Task) -> nn.Module:
 )
 def test_students_learn_together_what_they_learn_alone(student: Architecture, optimizer: str, anchored: bool) -> None:
     models = [build(student, DIGITS, seed) for seed in range(len(SIZES))]
-    cohort = Cohort(models)
+    cohort = Cohort(models[0], [state_of(model) for model in models])
     plan = lessons(optimizer, anchored)
     cohort.teach([None, *plan[1:]], DIGITS)
     together = cohort.logits(IMAGES, DIGITS)
@@ -62,13 +62,14 @@ def test_students_learn_together_what_they_learn_alone(student: Architecture, op
         assert torch.allclose(together[place], logits(model, IMAGES, DIGITS), atol=2e-3)
 
 
-def test_the_models_given_stay_as_they_are() -> None:
+def test_the_states_given_stay_as_they_are() -> None:
     models = [build(architecture("tiny-separable-s"), DIGITS, seed) for seed in range(2)]
     before = [state_of(model) for model in models]
-    Cohort(models).teach(lessons("sgd", anchored=False)[:2], DIGITS)
+    Cohort(models[0], [model.state_dict() for model in models]).teach(lessons("sgd", anchored=False)[:2], DIGITS)
     for model, state in zip(models, before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_no_image_gives_no_logits() -> None:
-    assert Cohort([build(architecture("tiny-conv-s"), DIGITS, 0)]).logits(IMAGES[:0], DIGITS).shape == (1, 0, 10)
+    alone = build(architecture("tiny-conv-s"), DIGITS, 0)
+    assert Cohort(alone, [state_of(alone)]).logits(IMAGES[:0], DIGITS).shape == (1, 0, 10)

@@ -4,12 +4,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fedstill.fit import Fit
-from fedstill.learning import Anchor, accuracy, augmented, build, fit, generator, logits, normalize, predict, state_of
+from fedstill.learning import (
+    Anchor,
+    accuracy,
+    augmented,
+    build,
+    fit,
+    generator,
+    lent,
+    logits,
+    normalize,
+    predict,
+    restored,
+    state_of,
+)
 from fedstill.models import ARCHITECTURES, architecture
 from fedstill.tasks import Arrays, Images, Task
-from simulations.sources import MNIST
+from simulations.sources import DIGITS, MNIST
 
 
 def no_data(folder: object) -> Arrays:
@@ -116,3 +130,50 @@ def test_the_size_of_a_block_changes_no_bit_of_a_prediction(student: str, monkey
     blocked = logits(model, images, MNIST)
     monkeypatch.setattr("fedstill.learning.BLOCK_PIXELS", 10**9)
     assert torch.equal(blocked, logits(model, images, MNIST))
+
+
+def test_a_lent_model_has_the_state_asked_for_whatever_the_last_block_made_of_it() -> None:
+    own = architecture("tiny-conv-s")
+    states = [state_of(build(own, DIGITS, seed)) for seed in range(2)]
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    labels = torch.arange(8)
+    how = Fit(2, 4, 0.1, "sgd", 0.9, 5e-4, "constant")
+    for state in (*states, states[0]):
+        with lent(own, DIGITS, state) as model:
+            assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+            assert all(parameter.grad is None for parameter in model.parameters())
+            fit(model, images, labels, DIGITS, how, F.cross_entropy, seed=0)
+            after = state_of(model)
+        anew = restored(own, DIGITS, state)
+        fit(anew, images, labels, DIGITS, how, F.cross_entropy, seed=0)
+        assert all(torch.equal(value, after[name]) for name, value in anew.state_dict().items())
+
+
+class Counting(nn.Module):
+    """Keeps more than its `state_dict`."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, task.classes)
+        self.calls: torch.Tensor
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        found: torch.Tensor = self.head(images.flatten(1))
+        return found
+
+
+def test_a_model_with_a_buffer_that_is_not_saved_is_built_anew_for_each_student() -> None:
+    state = state_of(build(Counting, DIGITS, 0))
+    for _ in range(2):
+        with lent(Counting, DIGITS, state) as model:
+            assert model.calls == 0
+            model(torch.zeros(1, 1, 8, 8))
+
+
+def test_a_model_is_never_lent_twice_at_a_time() -> None:
+    own = architecture("tiny-conv-s")
+    state = state_of(build(own, DIGITS, 0))
+    with lent(own, DIGITS, state) as one, lent(own, DIGITS, state) as other:
+        assert one is not other

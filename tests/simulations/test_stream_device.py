@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.edge_schemes import DONE, run
 from client.device import Begun
-from fedstill.learning import accuracy
+from fedstill.learning import accuracy, restored
 from fedstill.tasks import load_task
 from simulations.host import data_in, make_device
 from simulations.methods import load_method
@@ -44,8 +44,9 @@ def _predicts_before_it_learns(scenario: Scenario, out: Path) -> None:
     request = (out / "requests" / "0").read_bytes()
     begun = device.begin(request)
     assert isinstance(begun, Begun)
+    model = restored(device.architecture, task, begun.student)
     _, found = data_in(scenario, shelf, 0, 2)
-    new = accuracy(begun.model, found.images[-found.fresh :], found.labels[-found.fresh :], task)
+    new = accuracy(model, found.images[-found.fresh :], found.labels[-found.fresh :], task)
     answer = device.answer(request)
     assert answer.metrics["prequential"] == new
     assert (device.data.labels == found.labels).all()
