@@ -7,6 +7,9 @@ ratios, ours over Flower's:
 * peak_memory: the maximum over time of the tree's PSS
 * first_round: wall time from the start of the process to the end of the first round
 
+Our side computes with `--workers` processes, one of them the server's own when it is one. Flower's side uses all cores,
+as it comes; `as_many_workers` has the same ratios over Flower with as many actors as our side has workers.
+
 `scale`: time per device of one round of many devices over that of a tenth. `server_round`: seconds of a round's work on
 the server beside learning: encode, decode, consensus, checkpoint; and the processor's. Wall times want a quiet machine;
 processor times hardly do.
@@ -39,7 +42,8 @@ from simulations.run_folder import commit
 
 RIVAL = "benchmarks.rivals.flower_ray.run"
 ROOT = Path(__file__).parents[1]
-OURS = ("executor=cohort", "cohort.precision=medium")
+OURS = ("executor=process",)
+RATIOS = ("devices_per_core_second", "peak_memory", "first_round")
 
 
 @dataclass(frozen=True)
@@ -122,34 +126,51 @@ def measured(command: list[str]) -> Measured:
     return Measured(wall, cpu, tree.peak)
 
 
-def ours(student: str, devices: int, rounds: int, rows: int, changes: list[str]) -> Measured:
+@dataclass(frozen=True)
+class Ours:
+    """Our configuration.
+
+    Attributes:
+        workers: processes that compute devices.
+        changes: of the scenario.
+    """
+
+    workers: int
+    changes: list[str]
+
+
+def ours(student: str, devices: int, rounds: int, rows: int, how: Ours) -> Measured:
     """Run our side in a folder that is dropped."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
-        command = [sys.executable, "-m", "benchmarks.fleet_run", student, folder]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.fleet_run", student, folder, f"--workers={how.workers}"]
         command += [f"--devices={devices}", f"--rounds={rounds}", f"--rows={rows}"]
-        return measured([*command, *(f"--set={change}" for change in changes)])
+        return measured([*command, *(f"--set={change}" for change in how.changes)])
 
 
-def flower(student: str, devices: int, rounds: int, rows: int) -> Measured:
-    """Run the rival's side."""
+def flower(student: str, devices: int, rounds: int, rows: int, workers: int | None = None) -> Measured:
+    """Run the rival's side, with so many actors; None: one for each core."""
     options = [f"--devices={devices}", f"--rounds={rounds}", f"--rows={rows}"]
+    options += [] if workers is None else [f"--workers={workers}"]
     return measured([sys.executable, "-m", RIVAL, student, *options])
 
 
-def beside(student: str, devices: int, rounds: int, rows: int, changes: list[str]) -> dict[str, Any]:
+def beside(student: str, devices: int, rounds: int, rows: int, how: Ours) -> dict[str, Any]:
     """Return the ratios of one student, and both sides' figures."""
-    own = ours(student, devices, rounds, rows, changes).figures(devices)
+    own = ours(student, devices, rounds, rows, how).figures(devices)
     other = flower(student, devices, rounds, rows).figures(devices)
-    return {**{key: own[key] / other[key] for key in own}, "ours": own, "flower": other}
+    as_many = flower(student, devices, rounds, rows, how.workers).figures(devices)
+    ratios = {key: own[key] / other[key] for key in RATIOS}
+    alike = {key: own[key] / as_many[key] for key in RATIOS}
+    return {**ratios, "ours": own, "flower": other, "as_many_workers": {**alike, "flower": as_many}}
 
 
-def scale(many: int, rows: int, changes: list[str]) -> dict[str, float]:
+def scale(many: int, rows: int, how: Ours) -> dict[str, float]:
     """Return the time per device of a round of many devices over that of a round of a tenth of them.
 
     The round is the second, so that no part of it is the start, which few devices would have to bear.
     """
-    few = ours("mlp", many // 10, 2, rows, changes)
-    lot = ours("mlp", many, 2, rows, changes)
+    few = ours("mlp", many // 10, 2, rows, how)
+    lot = ours("mlp", many, 2, rows, how)
     return {
         "devices": many,
         "cpu_per_device": (lot.cpu[1] - lot.cpu[0]) / many / ((few.cpu[1] - few.cpu[0]) / (many // 10)),
@@ -187,7 +208,7 @@ def server_round(devices: int, rows: int, classes: int = 10) -> dict[str, float]
     marks.append(time.perf_counter())
     assert consensus.reputation is not None
     reputation = dict(enumerate(map(torch.from_numpy, consensus.reputation)))
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         state = {"reputation": reputation, **store_cache(exchange.cache), "acknowledged": dict(exchange.acknowledged)}
         Checkpoints(Path(folder)).save(1, state)
     marks.append(time.perf_counter())
@@ -205,24 +226,26 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", dest="changes", help=f"our configuration [default: {', '.join(OURS)}]"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that compute our devices [default: 1]")
     parser.add_argument("--only", choices=["mlp", "cnn", "scale", "server_round"], action="append")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    changes = chosen.changes if chosen.changes is not None else list(OURS)
+    how = Ours(chosen.workers, chosen.changes if chosen.changes is not None else list(OURS))
+    named = [*how.changes, f"workers={how.workers}"]
     wanted = chosen.only or ["mlp", "cnn", "scale", "server_round"]
-    found: dict[str, Any] = {"commit": commit(), "configuration": changes, "cores": os.cpu_count()}
+    found: dict[str, Any] = {"commit": commit(), "configuration": named, "cores": os.cpu_count()}
     found["machine"] = platform.machine()
     for student in ("mlp", "cnn"):
         if student in wanted:
-            found[student] = beside(student, chosen.devices, chosen.rounds, chosen.rows, changes)
+            found[student] = beside(student, chosen.devices, chosen.rounds, chosen.rows, how)
     if "scale" in wanted:
-        found["scale"] = scale(chosen.many, chosen.rows, changes)
+        found["scale"] = scale(chosen.many, chosen.rows, how)
     if "server_round" in wanted:
         found["server_round"] = server_round(chosen.server_devices, chosen.rows)
     if chosen.json:
         print(json.dumps(found, indent=1))
         return
-    print(f"commit {found['commit']}, {' '.join(changes)}; {found['machine']}, {found['cores']} cores")
+    print(f"commit {found['commit']}, {' '.join(named)}; {found['machine']}, {found['cores']} cores")
     for part in wanted:
         figures = {key: value for key, value in found[part].items() if not isinstance(value, dict)}
         print(f"{part}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))

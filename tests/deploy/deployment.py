@@ -190,9 +190,13 @@ class Deployment:
         path = self.device(number) / "logs" / f"{program}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def up(self) -> None:
-        """Begin with nothing, end with a fleet that is there."""
-        self.port, enrolment, delivery, *ports = free_ports(3 + self.scenario.devices)
+    def pid(self, name: str) -> int:
+        """Return the process of a command that was started."""
+        return self._running[name].pid
+
+    def serve(self) -> None:
+        """Begin with nothing, end with a server that no device knows."""
+        self.port, enrolment, delivery = free_ports(3)
         where = ("--home", str(self.server))
         listen = ["--port", str(self.port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1"]
         listen += ["--delivery-port", str(delivery)]
@@ -200,7 +204,12 @@ class Deployment:
         self.start("server", "server", "start", *where)
         places = (self.port, enrolment, delivery)
         eventually(lambda: all(map(listens, places)), "SuperLink, enrolment and delivery service")
+
+    def up(self) -> None:
+        """Begin with nothing, end with a fleet that is there."""
+        self.serve()
         write_device_folders(self.scenario, self.folder / "data")
+        ports = free_ports(self.scenario.devices)
         for number, (kind, own) in enumerate(zip(self.scenario.classes_of_devices(), ports, strict=True)):
             assert self.enrol(kind, own, data_of=number) == number
             self.start_device(number)

@@ -26,14 +26,16 @@ def main() -> None:
     parser.add_argument("student", choices=["mlp", "cnn"])
     for name, default in (("devices", 200), ("rounds", 3), ("samples", 60), ("rows", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--workers", type=int, help="actors at once [default: one for each core]")
     chosen = parser.parse_args()
+    cores = {} if chosen.workers is None else {"init_args": {"num_cpus": chosen.workers}}
     logging.getLogger("flwr").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     run_simulation(
         server_app=server_app(chosen.devices, chosen.rounds),
         client_app=client_app(chosen.student, chosen.samples, chosen.rows),
         num_supernodes=chosen.devices,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, **cores},
     )
 
 
