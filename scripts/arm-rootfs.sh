@@ -73,3 +73,7 @@ for command in "$edge"/bin/* "$own"/bin/*; do
     sed '1s|^#!.*|#!/usr/bin/python3|' "$command" >"$commands/$(basename "$command")"
     chmod 755 "$commands/$(basename "$command")"
 done
+
+# As an image for the lab it is named and laid out like the others.
+ln -sf /usr/bin/python3 "$commands/python"
+mkdir -p "$rootfs/var/lib/fedstill/data"

@@ -114,6 +114,11 @@ class Engine:
             except ImageNotFound as error:
                 raise ConfigError(f"image {image} is not here; `make images` builds it") from error
 
+    def architecture(self, image: str) -> str:
+        """Return which processors an image that is here is for, as Docker calls them."""
+        with told():
+            return str(self.client.images.get(image).attrs["Architecture"])
+
     def run(self, container: Any, *command: str) -> bytes:
         """Run a command in a container and return what it printed.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.lab.boards import BOARDS
+from deploy.lab.emulation import default_folder
+from deploy.lab.emulation import options as emulation
 from deploy.lab.engine import Engine, told
 from fedstill.device_classes import BUDGETS
 from fedstill.errors import ConfigError
@@ -14,9 +16,12 @@ PORT = 8443
 """Of the proxy."""
 STATE = "/var/lib/fedstill"
 SPLIT = f"{STATE}/data/lab"
+EMULATION = "fedstill.emulation"
+"""Label of a container whose image is for another processor."""
 MIN_SHARES = len(BUDGETS)
 """A scenario deals its samples to one device of each of its classes at least."""
 PATIENCE = 300.0  # seconds for a process to be there; a busy machine starts slowly
+EMULATED = 6  # times as patient with a device under emulation
 POLL = 2.0
 SERVE = f'fedstill server init --host "$HOST" --public-port {PORT} && exec fedstill server start'
 # A container that starts again is enrolled already.
@@ -111,17 +116,23 @@ def _device(engine: Engine, server: Any, image: str, number: int, kind: str) -> 
     board, data = BOARDS[kind], f"{STATE}/data"
     token = engine.run(server, "fedstill", "server", "token", "--class", kind, "--expires", "1h").decode().strip()
     with told():
-        cores = float(engine.client.info()["NCPU"])
+        machine = engine.client.info()
+    foreign = dict(emulation(image, engine.architecture(image), str(machine["Architecture"]), kind, default_folder()))
     device = engine.create(
         f"{kind}-{number}",
         image,
         ["sh", "-c", TAKE_PART],
         network=engine.network,
-        labels={"fedstill.class": kind},
-        environment={"TOKEN": token, "DATA": f"{data}/device-{number}/data.toml"},
+        labels={"fedstill.class": kind, **({EMULATION: "arm64"} if foreign else {})},
+        environment={
+            "TOKEN": token,
+            "DATA": f"{data}/device-{number}/data.toml",
+            **foreign.pop("environment", {}),
+        },
         mem_limit=f"{board.memory_mb}m",
         memswap_limit=f"{board.memory_mb}m",
-        nano_cpus=int(min(board.cpus, cores) * 1e9),
+        nano_cpus=int(min(board.cpus, float(machine["NCPU"])) * 1e9),
+        **foreign,
     )
     # It gets its own share of the samples: no volume holds those of others.
     own = engine.run(server, "tar", "-c", "-C", SPLIT, f"device-{number}", "test.npz")
@@ -132,7 +143,8 @@ def _device(engine: Engine, server: Any, image: str, number: int, kind: str) -> 
 
 
 def _until_well(engine: Engine, container: Any, part: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    patience = PATIENCE * (EMULATED if EMULATION in container.labels else 1)
+    deadline = time.monotonic() + patience
     while True:
         with told():
             container.reload()
@@ -144,7 +156,7 @@ def _until_well(engine: Engine, container: Any, part: str) -> None:
         except ConfigError as error:
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"{container.name}: {part} is not well after {PATIENCE:g} s: {_last_words(container)}"
+                    f"{container.name}: {part} is not well after {patience:g} s: {_last_words(container)}"
                 ) from error
         time.sleep(POLL)
 

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.lab.emulation import cpuinfo
+
 REPOSITORY = Path(__file__).parents[2]
-CORES = {
-    # part of /proc/cpuinfo, and the features that a Raspberry Pi's kernel tells of
-    "cortex-a53": ("0xd03", "fp asimd evtstrm crc32 cpuid"),
-    "cortex-a72": ("0xd08", "fp asimd evtstrm crc32 cpuid"),
-    "cortex-a76": (
-        "0xd0b",
-        "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
-    ),
-}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -42,16 +35,6 @@ mkdir -p "$root$shared"
 mount --bind "$shared" "$root$shared"
 exec chroot "$root" "$@"
 """
-
-
-def cpuinfo(core: str, count: int = 4) -> str:
-    """Return what /proc/cpuinfo says on a board with cores of a kind."""
-    part, features = CORES[core]
-    lines = (
-        f"BogoMIPS\t: 108.00\nFeatures\t: {features}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
-        f"CPU variant\t: 0x0\nCPU part\t: {part}\nCPU revision\t: 3\n"
-    )
-    return "".join(f"processor\t: {number}\n{lines}\n" for number in range(count))
 
 
 class Board:

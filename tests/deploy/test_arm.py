@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.lab.emulation import CORES
 from fedstill.release.manifest import INT8_FILE, MANIFEST
 from fedstill.release.model import normalized, one_by_one, session
 from fedstill.tasks import load_task
 from server.release.export import normalization
 from server.release.quantize import all_integer
-from tests.deploy.arm import CORES, Board, root_file_system
+from tests.deploy.arm import Board, root_file_system
 from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eventually, fedstill, rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(3600)]

@@ -9,6 +9,8 @@ import tomli_w
 
 from client.enrol import make_key
 from client.home import Home
+from server.deployment.control import Control
+from server.deployment.home import ServerHome
 from tests.deploy.conftest import Undisturbed
 from tests.deploy.deployment import ALL, Deployment, after_round, eventually, fedstill, free_ports, rows
 
@@ -43,6 +45,10 @@ def test_a_run_with_kills_and_a_resume_is_the_simulation_undisturbed(
     assert "server: reached; its clock and this machine's agree" in fedstill(
         "client", "doctor", "--home", str(deployment.device(0))
     )
+    control = Control(ServerHome(deployment.server))
+    log = control.log(control.runs()[0].run_id)
+    assert "flwr-serverapp" in log
+    assert "HTTP Request" not in log  # the log's own way to the SuperLink: it would never end
     # What the server sent to run on the devices holds no code.
     sent = [path for path in (deployment.device(0) / "flwr" / "apps").rglob("*") if path.is_file()]
     assert {path.name for path in sent if path.suffix == ".py"} == set()
