@@ -18,7 +18,7 @@ import torch
 from fedstill.settings import AdaptationSettings, StudentSettings, TemperatureSettings
 from fedstill.soft_labels import Floats, Ints
 from fedstill.stored import load_cache
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server import students
 from server.checkpoints import Checkpoints
 from server.federation import measure
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="*", help="device classes [default: all]")
     parser.add_argument("--json", action="store_true", help="print accuracies by way, class and seed")
     options = parser.parse_args()
-    use_one_thread()
+    prepare_torch()
     torch.use_deterministic_algorithms(True)
     found: dict[str, dict[str, list[float]]] = {}
     seeds: list[int] = []

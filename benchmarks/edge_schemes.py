@@ -39,7 +39,7 @@ from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.release.probe import peak_rss
 from fedstill.rounds import DeviceAnswer
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.app import app as server_app
 from simulations.engines.local import run_local
 from simulations.host import SimulatedHost, device_half
@@ -86,7 +86,7 @@ def build(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Reco
 def job(grid: Grid, context: Context) -> None:
     """Run the rounds of a method, and nothing else."""
     setup = setup_from(context.run_config, context.run_id)
-    use_one_thread()
+    prepare_torch()
     with RunProgress(Console(file=sys.stderr)) as progress:
         shelf = open_shelf(setup.assets, setup.scenario)
         if setup.scenario.method.server:
@@ -147,7 +147,7 @@ def replay(out: Path) -> dict[str, dict[str, float]]:
 
     Peak memory is this process's: run it in a fresh one.
     """
-    use_one_thread()
+    prepare_torch()
     scenario = load_scenario(str(out / CONFIG))
     classes, half = scenario.classes_of_devices(), device_half(scenario)
     found = {}

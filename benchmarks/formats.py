@@ -22,7 +22,7 @@ from fedstill.learning import build
 from fedstill.models import architecture
 from fedstill.tasks import Images, Task
 from fedstill.text import encode
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.release.export import export
 from server.release.formats import FORMATS
 from server.release.runtime import latency_ms
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    use_one_thread()
+    prepare_torch()
     found: dict[str, Any] = {name: measured(make, task) for name, (make, task) in STUDENTS.items()}
     if options.json:
         print(json.dumps(found, indent=2))

@@ -30,7 +30,7 @@ from fedstill.models import architecture
 from fedstill.packet import decode
 from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server import students
 from server.checkpoints import STATE
 from server.federation import measure
@@ -137,7 +137,7 @@ def true_labels(found: Stored, data_dir: Path | None) -> Ints:
 
 def replay(options: argparse.Namespace) -> None:
     """Print a table of consensus accuracy and negative log-likelihood, or of students' accuracy, by attack and rule."""
-    use_one_thread()
+    prepare_torch()
     found = stored(options.run)
     truth = true_labels(found, options.data_dir)
     builtin = rules(found.scenario.consensus)

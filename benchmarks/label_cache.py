@@ -23,7 +23,7 @@ from fedstill.exchange import ServerExchange
 from fedstill.flower import FederatedDistillation, answer, describe
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Row
 from simulations.engines.local import LocalGrid
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", default=os.environ.get("FEDSTILL_DATA_DIR", ""))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change of the scenario")
     options = parser.parse_args(arguments)
-    use_one_thread()
+    prepare_torch()
     print(json.dumps({"commit": commit(), "changes": [*CHANGES, *options.set]}), flush=True)
     for seed in options.seeds:
         for duration in options.durations:

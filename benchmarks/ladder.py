@@ -42,7 +42,7 @@ from fedstill.models.convnets import PooledNet, convolution
 from fedstill.release.manifest import FLOAT_FILE, INT8_FILE
 from fedstill.rng import stream, torch_seed
 from fedstill.tasks import Task, load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.release import runtime
 from server.release.export import export, normalization
 from server.release.quantize import quantize
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    use_one_thread()
+    prepare_torch()
     given.out = given.out.resolve()
     given.out.mkdir(parents=True, exist_ok=True)
     seeds, widths = ([int(part) for part in text.split(",")] for text in (given.seeds, given.widths))

@@ -44,7 +44,7 @@ from fedstill.rng import stream
 from fedstill.rounds import DeviceAnswer
 from fedstill.soft_labels import Bools, Ints, SoftLabels
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from simulations.run_folder import commit
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.shelf import Shelf, open_shelf, split
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change of the scenario")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    use_one_thread()
+    prepare_torch()
     shared = [*CHANGES[options.scenario], *options.set]
     if options.scenario != "digits":
         shared.append(f"data.dir={json.dumps(options.data_dir)}")

@@ -32,7 +32,7 @@ from fedstill.files import write_json
 from fedstill.learning import State, accuracy, build, restored
 from fedstill.models.shapes import Shape, shape_of
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server import students
 from server.compress.learn import PHASES, Candidate, Material, distil, pruned
 from server.compress.prune import Importance, flops
@@ -174,7 +174,7 @@ def main() -> None:
             mode.add_argument("--out", type=Path, required=True)
             mode.add_argument("--trials", type=int, default=40)
     options = parser.parse_args()
-    use_one_thread()
+    prepare_torch()
     rows = options.work(options)
     print(table(rows))
     if options.json:

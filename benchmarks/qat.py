@@ -25,7 +25,7 @@ from fedstill.losses import kd_from_probabilities
 from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.settings import FitSettings
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.release.aware import Awareness, distil_aware
 from server.release.export import export
 from server.release.quantize import quantize
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    use_one_thread()
+    prepare_torch()
     rows = {}
     for seed in options.seeds:
         rows[seed] = measured(seed, options.spread)

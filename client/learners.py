@@ -40,9 +40,9 @@ def learner(kind: LearnerKind, student: str, backbone: Backbone | None, **common
     """
     if kind == "torch":
         from client.device import Device
-        from fedstill.workers import use_one_thread
+        from fedstill.workers import prepare_torch
 
-        use_one_thread()
+        prepare_torch()
         return Device(student=student, **common)
     from client.light.device import HeadLearner, Observer
 

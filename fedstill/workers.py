@@ -17,6 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
+from fedstill.memory import keep_freed_memory
+
 R = TypeVar("R")
 
 AHEAD = 4  # calls for each worker that are handed over at a time: with all of them, waiting would be quadratic
@@ -24,17 +26,21 @@ AHEAD = 4  # calls for each worker that are handed over at a time: with all of t
 _pools: dict[int, ProcessPoolExecutor] = {}
 
 
-def use_one_thread() -> None:
-    """Restrict torch to one thread in this process: threads inside an operation change sums and collapse under load."""
+def prepare_torch() -> None:
+    """Set this process up to compute: on one thread, and with memory that it keeps.
+
+    Threads inside an operation change sums and collapse under load.
+    """
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _begin_worker() -> None:
     """Set up a worker: one thread; Ctrl-C is the parent's business; no life after the parent's death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_one_thread()
+    prepare_torch()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -76,7 +82,7 @@ def unordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers:
         workers: processes; 1 computes here, in order.
     """
     if workers <= 1:
-        use_one_thread()
+        prepare_torch()
         for place, call in enumerate(calls):
             yield place, work(*call)
         return

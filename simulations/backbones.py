@@ -17,7 +17,7 @@ from fedstill.models import architecture
 from fedstill.rng import torch_seed
 from fedstill.soft_labels import Floats
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server import teacher
 from server.release.backbone import backbone
 from simulations.scenario import Scenario
@@ -34,7 +34,7 @@ def make_backbones(scenario: Scenario, shelf: Shelf) -> None:
     missing = [name for name in names if not shelf.backbone_path(name).exists()]
     if not missing:
         return
-    use_one_thread()
+    prepare_torch()
     labels, made = _teacher_labels(scenario, shelf), dict[str, bytes]()
     for name in missing:
         student = scenario.device_classes[name].student

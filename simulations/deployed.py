@@ -20,7 +20,7 @@ from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.release.verify import digest
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.deployment.home import ServerHome
 from server.deployment.runs import PAUSED, read_record
 from server.federation import Federation, measure
@@ -150,7 +150,7 @@ def run(grid: Grid, context: Context) -> None:
     out = Path(str(context.run_config["out"]))
     record = read_record(out)
     setup = Setup(load_scenario(str(out / CONFIG)), out, workers=1, engine="deployed", keys=record.keys)
-    use_one_thread()
+    prepare_torch()
     console = Console(file=sys.stdout)
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         started = time.monotonic()

@@ -14,7 +14,7 @@ from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.tasks import load_task
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from server.checkpoints import Checkpoints
 from server.federation import Federation, Plan, Row, measure
 from server.release.keys import open_keys
@@ -56,7 +56,7 @@ def plan_of(setup: Setup) -> Plan:
 def run(grid: Grid, context: Context) -> None:
     """Run a scenario with the hosts of a grid; everything that comes out lies in the run folder."""
     setup = setup_from(context.run_config, context.run_id)
-    use_one_thread()
+    prepare_torch()
     console = Console(file=sys.stdout)
     with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
         if not (setup.out / CONFIG).exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 from simulations.scenario import Scenario, load_scenario
 
 os.environ.update(
@@ -44,7 +44,7 @@ SMALL = (
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Compute on one thread from the start: fixtures of a module come before those of its tests."""
-    use_one_thread()
+    prepare_torch()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from client.executors.interface import Fleet, attempt, nobody
 from fedstill.rounds import DeviceAnswer
-from fedstill.workers import use_one_thread
+from fedstill.workers import prepare_torch
 
 
 class Sequential:
@@ -14,7 +14,7 @@ class Sequential:
         self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
     ) -> dict[int, DeviceAnswer]:
         """Return the answers by device, ascending."""
-        use_one_thread()
+        prepare_torch()
         answers = {}
         for number in sorted(requests):
             answers[number] = attempt(fleet, number, requests[number])

@@ -17,7 +17,7 @@ from fedstill.errors import ConfigError, ReleaseError
 from fedstill.files import write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
-from fedstill.workers import default_workers, use_one_thread
+from fedstill.workers import default_workers, prepare_torch
 from server.compress.figures import Figures, measure
 from server.compress.learn import Candidate, Material, learn
 from server.release.keys import default_folder as default_keys
@@ -63,7 +63,7 @@ def compress(
 ) -> None:
     """Search the best student of a device class under its budget: its Pareto front, and the chosen one released."""
     console = Console()
-    use_one_thread()
+    prepare_torch()
     key_folder = (keys or default_keys()).resolve()
     if resume:
         if out is None:
