@@ -1,8 +1,8 @@
 """Worker processes with one thread each: the way to use many cores without changing a result.
 
 A computation in a worker does the same arithmetic as in the calling process, so results don't depend on how many
-workers there are. The start method is `forkserver` with torch already imported: a worker starts in milliseconds and
-shares torch's pages with its siblings.
+workers there are. The start method is `forkserver` with torch, and what else is worth it, already imported: a worker
+starts in milliseconds and shares these modules' pages with its siblings.
 """
 
 import atexit
@@ -24,6 +24,13 @@ R = TypeVar("R")
 AHEAD = 4  # calls for each worker that are handed over at a time: with all of them, waiting would be quadratic
 
 _pools: dict[int, ProcessPoolExecutor] = {}
+_preloaded = ["torch", "fedstill.learning"]
+
+
+def preload(module: str) -> None:
+    """Let workers that start later have a module already, in pages that they share."""
+    if module not in _preloaded:
+        _preloaded.append(module)
 
 
 def prepare_torch() -> None:
@@ -60,7 +67,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _pools:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "fedstill.learning"])
+        context.set_forkserver_preload(_preloaded)
         _pools[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     return _pools[workers]
 

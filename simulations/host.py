@@ -15,6 +15,7 @@ from fedstill.loading import load_object
 from fedstill.release.backbone import Backbone
 from fedstill.rounds import DeviceAnswer
 from fedstill.tasks import load_task
+from fedstill.workers import preload
 from simulations.attacks import hostile_answer, hostile_devices
 from simulations.progress import part_done
 from simulations.scenario import Scenario
@@ -23,6 +24,7 @@ from simulations.shelf import Shelf, kept_shelf, open_shelf
 from simulations.stream import Arrived, arrived
 from simulations.stream_device import StreamDevice
 
+preload(__name__)
 DEVICES_PER_HOST = 500
 """Their packets are one message: some 25 MB of an MNIST round."""
 
