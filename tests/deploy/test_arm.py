@@ -12,6 +12,8 @@ import onnx
 import pytest
 
 from deploy.lab.emulation import CORES
+from deploy.lab.engine import Engine, connect
+from fedstill.errors import ConfigError
 from fedstill.release.manifest import INT8_FILE, MANIFEST
 from fedstill.release.model import normalized, one_by_one, session
 from fedstill.tasks import load_task
@@ -24,6 +26,8 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(3600)]
 SLOW = 10 * PATIENCE
 """Seconds for anything on an emulated board."""
 IMAGES = 100
+IMAGE = "fedstill/client:arm64"
+HEAD = "device_classes.pi4.learner=head"
 ONE_ROUND = (
     SCENARIO.replace("two-classes", "one-round")
     .replace("rounds = 3", "rounds = 1")
@@ -163,3 +167,33 @@ def test_every_class_of_students_answers_as_on_this_machine(
         assert np.abs(here - there).max() <= 1e-4 * max(1.0, float(np.abs(here).max()))
         assert (own.name in said) == (own / MANIFEST).exists()  # a release's own self-test holds there as well
     assert exact  # a fleet of float models alone would prove little
+
+
+@pytest.fixture
+def lab(rootfs: Path) -> Iterator[Engine]:
+    """A lab whose one device has an image for arm64."""
+    try:
+        engine = Engine(connect(), "arm")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    recipe = Path(__file__).with_name("arm64.Dockerfile")
+    build = ["docker", "build", "--quiet", "--platform", "linux/arm64", "--tag", IMAGE, "--file", str(recipe)]
+    done = subprocess.run([*build, str(rootfs)], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    engine.remove()  # of a test that was killed
+    try:
+        fedstill("lab", "up", "pi4=1", "--name", "arm", "--device-image", IMAGE, "--set", HEAD)
+        yield engine
+    finally:
+        fedstill("lab", "down", "--name", "arm")
+        engine.client.close()
+
+
+def test_a_lab_runs_an_image_for_arm64_as_the_core_of_its_class(lab: Engine) -> None:
+    server, device = (next(own for own in lab.containers() if own.name.endswith(part)) for part in ("server", "pi4-0"))
+    assert lab.run(device, "python", "-c", "import platform; print(platform.machine())").strip() == b"aarch64"
+    assert b"0xd08" in lab.run(device, "cat", "/proc/cpuinfo")
+    quick = ("rounds=1", "devices=4", "teacher.update.epochs=1", "students.distil.epochs=1", "central.fit.epochs=1")
+    settings = [part for change in (HEAD, *quick) for part in ("--set", change)]
+    told = lab.run(server, "fedstill", "server", "run", "digits", "--out", "/var/lib/fedstill/server/runs/a", *settings)
+    assert b"round 1: 1 answers" in told
