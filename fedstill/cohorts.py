@@ -6,7 +6,7 @@ batches and losses have the same form are computed together, and those that are 
 """
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -35,15 +35,12 @@ class Cohort:
         self._device = torch.device(device)
         self._model = copy.deepcopy(model)
         self._size = len(states)
-        self._parameters = self._stacked(model.named_parameters(), states)
-        self._buffers = self._stacked(model.named_buffers(), states)
+        own = {name: tensor.detach() for name, tensor in model.named_buffers()}  # of those that no state holds
+        self._parameters = self._stacked([name for name, _ in model.named_parameters()], states)
+        self._buffers = self._stacked(own, [{**own, **state} for state in states])
 
-    def _stacked(self, tensors: Iterator[tuple[str, Tensor]], states: Sequence[State]) -> State:
-        """Return the states' tensors of these names; of a buffer that no state holds, the model's own."""
-        return {
-            name: torch.stack([state.get(name, own.detach()) for state in states]).to(self._device)
-            for name, own in tensors
-        }
+    def _stacked(self, names: Iterable[str], states: Sequence[State]) -> State:
+        return {name: torch.stack([state[name] for state in states]).to(self._device) for name in names}
 
     def teach(self, lessons: Sequence[Lesson | None], task: Task) -> None:
         """Let each student learn its lesson; None: it has none."""

@@ -91,10 +91,11 @@ def lent(architecture: Callable[[Task], nn.Module], task: Task, state: State) ->
     To build a small student and fill it costs a tenth of its round, so the model of the last block is filled again. A
     buffer that is no part of its `state_dict` would go from one student to the next: such a model is built anew.
     """
-    its_task, model = _kept.pop(architecture, (None, None))
-    if model is None or its_task != task:
-        model = build(architecture, task, seed=0)
-    model.load_state_dict(state)
+    with stage("restore"):
+        its_task, model = _kept.pop(architecture, (None, None))
+        if model is None or its_task != task:
+            model = build(architecture, task, seed=0)
+        model.load_state_dict(state)
     yield model
     for parameter in model.parameters():
         parameter.grad = None

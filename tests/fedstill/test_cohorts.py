@@ -73,3 +73,11 @@ def test_the_states_given_stay_as_they_are() -> None:
 def test_no_image_gives_no_logits() -> None:
     alone = build(architecture("tiny-conv-s"), DIGITS, 0)
     assert Cohort(alone, [state_of(alone)]).logits(IMAGES[:0], DIGITS).shape == (1, 0, 10)
+
+
+def test_a_state_of_another_architecture_is_refused() -> None:
+    alone = build(architecture("tiny-conv-s"), DIGITS, 0)
+    state = state_of(alone)
+    del state[next(iter(state))]
+    with pytest.raises(KeyError):
+        Cohort(alone, [state])
