@@ -5,6 +5,7 @@ a small convolutional network, whose activations are a megabyte each, that costs
 """
 
 import ctypes
+from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Names of `mallopt(3)`."""
@@ -14,8 +15,9 @@ KEPT = 64 << 20
 """Bytes of freed memory that may stay."""
 
 
+@cache  # a host asks for it with each device that it makes
 def keep_freed_memory() -> None:
-    """Set this process's allocator up so; one that knows no `mallopt` stays as it is."""
+    """Set this process's allocator up so, once; one that knows no `mallopt` stays as it is."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, LARGEST)
