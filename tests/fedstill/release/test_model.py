@@ -1,0 +1,41 @@
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fedstill.release.model import session
+
+ROWS, COLUMNS = 64, 16
+
+
+def largest_products() -> bytes:
+    """Return an int8 model whose pairs of products are as large as they get, 255 x 127 twice."""
+    weights = np.full((ROWS, COLUMNS), 127, dtype=np.int8)
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x_q"]),
+            helper.make_node("DequantizeLinear", ["x_q", "x_scale", "x_zero"], ["x_d"]),
+            helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_d"]),
+            helper.make_node("MatMul", ["x_d", "w_d"], ["y_f"]),
+            helper.make_node("QuantizeLinear", ["y_f", "y_scale", "y_zero"], ["y_q"]),
+            helper.make_node("DequantizeLinear", ["y_q", "y_scale", "y_zero"], ["y"]),
+        ],
+        "largest",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", ROWS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", COLUMNS])],
+        [
+            numpy_helper.from_array(weights, "w"),
+            *(numpy_helper.from_array(np.float32(1), f"{name}_scale") for name in "xw"),
+            numpy_helper.from_array(np.float32(ROWS * 127), "y_scale"),
+            *(numpy_helper.from_array(np.uint8(0), f"{name}_zero") for name in "xy"),
+            numpy_helper.from_array(np.int8(0), "w_zero"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def test_integer_sums_are_exact_on_processors_without_vnni_too() -> None:
+    inputs = np.full((1, ROWS), 255, dtype=np.float32)
+    (found,) = session(largest_products()).run(None, {"x": inputs})
+    assert (found == ROWS * 127 * 255.0).all()
