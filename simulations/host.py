@@ -1,14 +1,14 @@
 """A simulated host: carries every n-th virtual device and computes them with the scenario's executor."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from client.device import Device
 from client.executors import executor_of
-from client.learner import DeviceData, Learner
+from client.learner import ROUND_TEST_SAMPLES, DeviceData, Learner
 from client.learners import learner
 from fedstill.errors import ConfigError
 from fedstill.loading import load_object
@@ -29,19 +29,24 @@ DEVICES_PER_HOST = 500
 """Their packets are one message: some 25 MB of an MNIST round."""
 
 
+DEVICE_TESTS = 10_000_000
+"""Test samples that all devices together predict after the last round, each at least as many as in the other rounds:
+more would cost a fleet of thousands more than its learning."""
+
+
 def device_data(shelf: Shelf, number: int) -> DeviceData:
-    """Return what a virtual device learns from; its evaluation is on the global test set."""
+    """Return what a virtual device learns from; it is measured on the global test set, or on the first part of it."""
     private = shelf.of_device(number)
-    return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images, shelf.test.labels)
+    part = max(ROUND_TEST_SAMPLES, DEVICE_TESTS // len(shelf.partition))
+    return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images[:part], shelf.test.labels[:part])
 
 
 def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) -> tuple[DeviceData, Arrived]:
     """Return what a virtual device learns from in a round, and how it came to it."""
-    own = shelf.of_device(number)
+    own = device_data(shelf, number)
     rounds = scenario.rounds
     found = arrived(scenario.stream, own.images, own.labels, round_number, rounds, scenario.seed, number)
-    test = shelf.test
-    return DeviceData(found.images, found.labels, shelf.proxy, test.images, test.labels), found
+    return replace(own, images=found.images, labels=found.labels), found
 
 
 def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:

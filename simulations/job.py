@@ -25,7 +25,7 @@ from simulations.fleet.strategy import TimedDistillation
 from simulations.fleet.totals import totals
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
-from simulations.references import references
+from simulations.references import alone, references
 from simulations.release import release_students
 from simulations.report import write_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, write_config
@@ -83,10 +83,14 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}
-    total = (1 if plan.teacher is None else 2) * len(plan.student_of) + scenario.devices
+    total = 0
+    few, many = len(alone(scenario)), scenario.devices
+    if few < many:
+        progress.note(f"local-only training of {few:,} of {many:,} devices, as references.local_only says")
     for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, setup.out / "references")):
         if place == 0:
-            progress.stage("references", total, total - left)
+            total = left + len(done)
+            progress.stage("references", total, len(done))
         progress.step(total - left)
         compared = done
     released = release_students(setup, shelf, known.students, progress, federation.labels())

@@ -26,6 +26,7 @@ from fedstill.workers import unordered
 from server import students
 from server.federation import Plan, measure
 from simulations.host import data_in, device_data
+from simulations.scenario import Scenario
 from simulations.setup import Setup
 from simulations.shared import SharedReferences, key_of_central, key_of_local_only, key_of_teacher_only
 from simulations.shelf import kept_shelf
@@ -98,26 +99,39 @@ def central(setup: Setup, name: str) -> float:
     return measure(setup.scenario.task, student, central_state(setup, name), kept_shelf(setup.assets).test)
 
 
+def alone(scenario: Scenario) -> list[int]:
+    """Return the devices whose local-only training is measured, ascending: so many of each class at most."""
+    chosen: list[int] = []
+    first = 0
+    for count in scenario.class_counts().values():
+        few = min(count, scenario.references.local_only)
+        chosen += [first + place * count // few for place in range(few)]
+        first += count
+    return chosen
+
+
 def _call(name: str, work: Callable[..., float], *arguments: Any) -> tuple[str, float]:
     return name, work(*arguments)
 
 
 def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Compute what is missing of all references; yield how many are still to do, and what is known so far.
+    """Compute what is missing of the references that the scenario wants.
 
-    Names are `central.<class>`, with a teacher `teacher_only.<class>`, and `local_only.<device>`.
+    Yields how many are still to do, and what is known so far. Names are `central.<class>`, with a teacher
+    `teacher_only.<class>`, and `local_only.<device>`.
     """
     scenario = setup.scenario
     calls: dict[str, tuple[Any, ...]] = {}
     keys: dict[str, str] = {}
-    for name, student in plan.student_of.items():
+    wanted = scenario.references
+    for name, student in plan.student_of.items() if wanted.central else ():
         calls[f"central.{name}"] = (central, setup, name)
         keys[f"central.{name}"] = key_of_central(scenario, student)
-    if plan.teacher is not None:
+    if plan.teacher is not None and wanted.teacher_only:
         for name, student in plan.student_of.items():
             calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
             keys[f"teacher_only.{name}"] = key_of_teacher_only(scenario, student, plan.teacher.architecture, teacher)
-    for number in range(scenario.devices):
+    for number in alone(scenario):
         calls[f"local_only.{number}"] = (local_only, setup, number)
         keys[f"local_only.{number}"] = key_of_local_only(scenario, number)
     shared = SharedReferences(setup.references)

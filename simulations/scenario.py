@@ -113,6 +113,18 @@ class CentralSettings(Settings):
     """Supervised training."""
 
 
+class ReferenceSettings(Settings):
+    """What a run is compared with; each costs about as much training as what it stands beside."""
+
+    local_only: int = Field(default=100, ge=0)
+    """Devices of each class at most, spread evenly over its numbers, that repeat their local training without any
+    exchange; 0: none. The gain is over the better of the references that are measured."""
+    teacher_only: bool = True
+    """Whether each class's student is distilled from the initial teacher alone."""
+    central: bool = True
+    """Whether each class's student is trained on all data pooled."""
+
+
 class Scenario(Settings):
     """A federated distillation run on virtual devices."""
 
@@ -138,6 +150,7 @@ class Scenario(Settings):
     exchange: ExchangeSettings
     students: StudentSettings
     central: CentralSettings
+    references: ReferenceSettings = ReferenceSettings()
     attack: AttackSettings = AttackSettings()
     telemetry: str = ""
     """File that `fedstill server telemetry --out` wrote: what devices told about earlier releases of these students. A
