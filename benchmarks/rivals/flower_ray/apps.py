@@ -1,16 +1,24 @@
 """A plain Flower app that exchanges soft labels: one node per device, its weights in the node's state."""
 
 from collections import OrderedDict
+from functools import lru_cache
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from benchmarks.rivals.flower_ray.work import STUDENTS, images, learn, probabilities
 
 PROXY_SEED = 2**20
+
+
+@lru_cache(maxsize=1)  # an actor loads it once: making the data is no part of the work
+def public(rows: int) -> NDArray[np.uint8]:
+    """Return the public images."""
+    return images(rows, PROXY_SEED)[0]
 
 
 def client_app(student: str, samples: int, rows: int) -> ClientApp:
@@ -27,8 +35,7 @@ def client_app(student: str, samples: int, rows: int) -> ClientApp:
             kept = context.state.array_records["weights"].to_torch_state_dict()
             model.load_state_dict(OrderedDict(kept))
         learn(model, *images(samples, number), seed=number)
-        public, _ = images(rows, PROXY_SEED)
-        labels = probabilities(model, public)
+        labels = probabilities(model, public(rows))
         context.state["weights"] = ArrayRecord(model.state_dict())
         return Message(RecordDict({"labels": ArrayRecord({"rows": Array(labels)})}), reply_to=message)
 
