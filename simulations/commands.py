@@ -52,7 +52,7 @@ def simulate(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with parquet files in the layout of the Hugging Face hub.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<scenario>-<time>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<scenario>-<time>.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random derives from it.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Several runs, for example 0,1,2; mean and std in seeds.json.")
@@ -66,16 +66,16 @@ def simulate(
     hosts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Flower nodes that share the devices [default: one per 500 devices, ray: one per core]."
+            min=1, help="Flower nodes that share the devices; default: one per 500 devices, ray: one per core."
         ),
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="Engine ray: a running cluster's head, host:port or auto [default: Ray is started here]."),
+        typer.Option(help="Engine ray: a running cluster's head, host:port or auto; default: Ray is started here."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine; default: its cores.")] = None,
     keys: Annotated[
-        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+        Path | None, typer.Option(help="Folder of the signing keys; default: the installation's own.")
     ] = None,
     fleet: Annotated[
         str | None, typer.Option(help="Built-in fleet or fleet file: devices live in virtual time.")

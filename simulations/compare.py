@@ -91,7 +91,7 @@ def compare(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with parquet files in the layout of the Hugging Face hub.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/compare-<scenario>-<time>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/compare-<scenario>-<time>.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of every method.")] = None,
     devices: Annotated[int | None, typer.Option(help="Virtual devices.")] = None,
     engine: Annotated[
@@ -100,12 +100,12 @@ def compare(
     hosts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Flower nodes that share the devices [default: one per 500 devices, ray: one per core]."
+            min=1, help="Flower nodes that share the devices; default: one per 500 devices, ray: one per core."
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine [default: its cores].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine; default: its cores.")] = None,
     keys: Annotated[
-        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+        Path | None, typer.Option(help="Folder of the signing keys; default: the installation's own.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the comparison in --out; METHODs named are added to it.")

@@ -41,7 +41,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Of each timing at most.")] = 2.0,
     keys: Annotated[
-        Path | None, typer.Option(help="Folder of the keys that signed its students [default: the installation's own].")
+        Path | None, typer.Option(help="Folder of the keys that signed its students; default: the installation's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -18,14 +18,14 @@ def register(client: typer.Typer) -> None:
 
 def evaluate(
     release: Annotated[
-        Path | None, typer.Argument(help="Folder of a release [default: what runs on this device].")
+        Path | None, typer.Argument(help="Folder of a release; default: what runs on this device.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Labelled data: a folder with a sub-folder for each class, an .npz file or a data.toml."),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="root.json of the installation that signed it [default: the device's].")
+        Path | None, typer.Option(help="root.json of the installation that signed it; default: the device's.")
     ] = None,
     home: Annotated[
         Path | None, typer.Option(help="The device's folder; default: FEDSTILL_HOME or the user's data folder.")
