@@ -325,8 +325,10 @@ def check(
     if ids is not None and packet.samples.draw.rounds > 1:
         raise PacketError("packet joins draws where one was asked for")
     named = decode_samples(context, packet.samples, changed)
-    if ids is not None and not np.array_equal(named, ids):
-        raise PacketError("packet is about other samples than were asked for")
+    if ids is not None:
+        if not np.array_equal(named, ids):
+            raise PacketError("packet is about other samples than were asked for")
+        named = ids  # one array for all of a round's packets, not one for each
     if packet.abstained:
         present = ~_bits(packet.abstained, len(named), "abstention bitmap")
     else:

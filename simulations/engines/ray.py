@@ -8,6 +8,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import grpc
 import ray
@@ -101,8 +102,11 @@ def run_ray(
     Raises:
         ConfigError: there is no cluster at the address.
     """
+    resources: dict[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     if address:
         connect(address)
+    else:  # or Ray would join whatever cluster runs on this machine
+        resources["init_args"] = {"address": "local"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     config = dict(server_config)
     configured_server = ServerApp()
@@ -119,7 +123,7 @@ def run_ray(
             server_app=configured_server,
             client_app=_configured(client_app, dict(host_config)),
             num_supernodes=hosts,
-            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+            backend_config=resources,
         )
 
 
