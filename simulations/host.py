@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.device import Device
 from client.executors import executor_of
 from client.learner import ROUND_TEST_SAMPLES, DeviceData, Learner
@@ -20,7 +22,7 @@ from simulations.attacks import hostile_answer, hostile_devices
 from simulations.progress import part_done
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
-from simulations.shelf import Shelf, kept_shelf, open_shelf
+from simulations.shelf import Labelled, Shelf, kept_shelf, open_shelf
 from simulations.stream import Arrived, arrived
 from simulations.stream_device import StreamDevice
 
@@ -35,10 +37,17 @@ more would cost a fleet of thousands more than its learning."""
 
 
 def device_data(shelf: Shelf, number: int) -> DeviceData:
-    """Return what a virtual device learns from; it is measured on the global test set, or on the first part of it."""
-    private = shelf.of_device(number)
-    part = max(ROUND_TEST_SAMPLES, DEVICE_TESTS // len(shelf.partition))
-    return DeviceData(private.images, private.labels, shelf.proxy, shelf.test.images[:part], shelf.test.labels[:part])
+    """Return what a virtual device learns from, and what it is measured on.
+
+    That is the global test set, or a part of it that begins where the one of the device before it ends: so devices
+    are measured on all of it between them.
+    """
+    private, test = shelf.of_device(number), shelf.test
+    whole, part = len(test.labels), max(ROUND_TEST_SAMPLES, DEVICE_TESTS // len(shelf.partition))
+    if part < whole:
+        own = np.arange(number * part, (number + 1) * part) % whole
+        test = Labelled(test.images[own], test.labels[own])
+    return DeviceData(private.images, private.labels, shelf.proxy, test.images, test.labels)
 
 
 def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) -> tuple[DeviceData, Arrived]:
@@ -71,7 +80,7 @@ def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) ->
         folder=folder / f"device-{number:05d}",
         entropy_coded=scenario.exchange.entropy_coding,
         delta=scenario.exchange.delta,
-        durable=False,  # a file that a power failure damages is passed over, and the device catches up
+        virtual=True,
     )
 
 

@@ -20,7 +20,7 @@ from fedstill.files import write_json
 from fedstill.learning import State, accuracy, build, fit, predict, restored, state_of
 from fedstill.models import architecture
 from fedstill.participation import participants
-from fedstill.rng import torch_seed
+from fedstill.rng import stream, torch_seed
 from fedstill.tasks import load_task
 from fedstill.workers import unordered
 from server import students
@@ -46,7 +46,7 @@ def local_only(setup: Setup, number: int) -> float:
         seed = torch_seed(scenario.seed, "revisit", number, round_number)
         data, _ = data_in(scenario, shelf, number, round_number)
         revisit(model, data, task, scenario.device, seed)
-    return accuracy(model, data.test_images, data.test_labels, task)
+    return accuracy(model, shelf.test.images, shelf.test.labels, task)
 
 
 @lru_cache(maxsize=1024)
@@ -100,12 +100,15 @@ def central(setup: Setup, name: str) -> float:
 
 
 def alone(scenario: Scenario) -> list[int]:
-    """Return the devices whose local-only training is measured, ascending: so many of each class at most."""
+    """Return the devices whose local-only training is measured, ascending: so many of each class at most.
+
+    They are drawn: a partition may deal classes to devices by their numbers.
+    """
     chosen: list[int] = []
     first = 0
-    for count in scenario.class_counts().values():
-        few = min(count, scenario.references.local_only)
-        chosen += [first + place * count // few for place in range(few)]
+    for name, count in scenario.class_counts().items():
+        order = stream(scenario.seed, "local-only", name).permutation(count)
+        chosen += sorted(first + int(place) for place in order[: scenario.references.local_only])
         first += count
     return chosen
 

@@ -117,8 +117,8 @@ class ReferenceSettings(Settings):
     """What a run is compared with; each costs about as much training as what it stands beside."""
 
     local_only: int = Field(default=100, ge=0)
-    """Devices of each class at most, spread evenly over its numbers, that repeat their local training without any
-    exchange; 0: none. The gain is over the better of the references that are measured."""
+    """Devices of each class at most, drawn from the run's seed, that repeat their local training without any exchange;
+    0: none. The gain is over the better of the references that are measured."""
     teacher_only: bool = True
     """Whether each class's student is distilled from the initial teacher alone."""
     central: bool = True

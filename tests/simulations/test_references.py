@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from server import students
@@ -18,12 +19,13 @@ def test_all_devices_of_a_small_fleet_train_alone() -> None:
     assert alone(load_scenario("digits")) == list(range(20))
 
 
-def test_of_a_large_fleet_some_of_each_class_do_spread_over_its_numbers() -> None:
+def test_of_a_large_fleet_some_of_each_class_do_drawn_from_the_seed() -> None:
     scenario = load_scenario("mnist", ["devices=4000"])
     chosen = alone(scenario)
     classes = scenario.classes_of_devices()
     assert [classes[number] for number in chosen] == [name for name in scenario.device_classes for _ in range(100)]
-    assert chosen == list(range(0, 4000, 10))
+    assert chosen == sorted(set(chosen)) == alone(scenario) != alone(load_scenario("mnist", ["devices=4000", "seed=1"]))
+    assert {number % 10 for number in chosen} == set(range(10))  # `one-class` deals its classes so
 
 
 def test_references_that_are_not_wanted_are_not_computed(small: Scenario, tmp_path: Path) -> None:
@@ -44,7 +46,9 @@ def test_devices_of_a_large_fleet_are_measured_on_a_part_of_the_test_set(
     assert len(whole.test_images) == len(whole.test_labels) == len(shelf.test.labels)
     monkeypatch.setattr(host, "ROUND_TEST_SAMPLES", 10)
     monkeypatch.setattr(host, "DEVICE_TESTS", 20 * small.devices)
-    part = device_data(shelf, 0)
-    assert len(part.test_images) == len(part.test_labels) == 20
+    parts = [device_data(shelf, number) for number in range(small.devices)]
+    assert {len(part.test_images) for part in parts} == {len(part.test_labels) for part in parts} == {20}
+    labels = np.concatenate([part.test_labels for part in parts])
+    assert np.array_equal(labels, np.resize(shelf.test.labels, len(labels)))
     monkeypatch.setattr(host, "DEVICE_TESTS", small.devices)
     assert len(device_data(shelf, 0).test_labels) == 10
