@@ -23,7 +23,8 @@ from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.exchange import RoundTask, close_task
 from fedstill.failures import stage
-from fedstill.learning import Anchor, Lesson, State, build, lent, logits, state_of, teach
+from fedstill.inputs import kept_blocks
+from fedstill.learning import Anchor, Lesson, State, answers, blocks, build, lent, logits, state_of, teach
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import Architecture, architecture
 from fedstill.rng import stream, torch_seed
@@ -75,7 +76,8 @@ class Device:
         folder: where its state lies.
         entropy_coded: whether its soft labels are coded adaptively.
         delta: whether they refer to those that the server acknowledged.
-        durable: whether a state is on the disk before its answer leaves; a virtual device has no power to lose.
+        virtual: whether it is one of many in a process: it has no power to lose, so that its state need not be on the
+            disk before its answer leaves, and what all of them are asked about is kept for the next.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Device:
         *,
         entropy_coded: bool = False,
         delta: bool = False,
-        durable: bool = True,
+        virtual: bool = False,
     ) -> None:
         self.number = number
         self.student = student
@@ -105,7 +107,8 @@ class Device:
         counts = np.bincount(data.labels, minlength=task.classes).astype(np.float32)
         self.class_prior: Floats = counts / counts.sum()
         self.held = counts > 0
-        self._disk = Disk(folder, durable)
+        self._virtual = virtual
+        self._disk = Disk(folder, durable=not virtual)
 
     @property
     def architecture(self) -> Architecture:
@@ -124,7 +127,7 @@ class Device:
             for lesson in begun.lessons:
                 teach(model, lesson, self.task)
             with stage("predict"):
-                asked = logits(model, self.asked_images(begun), self.task)
+                asked = answers(model, self._asked_blocks(begun), self.task)
             with stage("evaluate"):
                 tested = logits(model, self.test_images(begun), self.task)
             state = state_of(model)
@@ -172,6 +175,13 @@ class Device:
         """Return the proxy samples that a round asks about `[samples, channels, height, width]`."""
         images: Images = self.data.proxy[begun.task.predict]
         return images
+
+    def _asked_blocks(self, begun: Begun) -> Iterable[Tensor]:
+        """Return the same, normalized; the virtual devices of a process share them."""
+        if not self._virtual:
+            return blocks(self.asked_images(begun), self.task)
+        key = (self.context.proxy_digest, begun.task.predict.tobytes(), self.task)
+        return kept_blocks(key, lambda: list(blocks(self.asked_images(begun), self.task)))
 
     def test_images(self, begun: Begun) -> Images:
         """Return what a round's student is measured on: a fixed part of the test samples, all in the last round."""

@@ -23,7 +23,7 @@ class Common(TypedDict):
     folder: Path
     entropy_coded: NotRequired[bool]
     delta: NotRequired[bool]
-    durable: NotRequired[bool]
+    virtual: NotRequired[bool]
 
 
 def learner(kind: LearnerKind, student: str, backbone: Backbone | None, **common: Unpack[Common]) -> Learner:

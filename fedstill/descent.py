@@ -12,6 +12,7 @@ from torch.optim.sgd import sgd
 from fedstill.fit import Fit
 
 MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, torch's defaults
+FEW = 8  # tensors up to which a loop over them costs less than torch's calls for lists; the bits are the same
 
 
 class Descent:
@@ -60,6 +61,7 @@ class Descent:
             dampening=0.0,
             nesterov=self._how.momentum > 0,
             maximize=False,
+            foreach=len(places) > FEW,
         )
         self._momenta.update(zip(places, momenta, strict=True))
 

@@ -5,7 +5,7 @@ same weights in any process.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,13 +119,24 @@ def block(task: Task) -> int:
     return max(16, min(256, BLOCK_PIXELS // (height * width)))
 
 
-@torch.no_grad()
-def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
-    """Return logits about un-augmented images in eval mode `[samples, classes]`."""
-    model.eval()
+def blocks(images: Images, task: Task) -> Iterator[Tensor]:
+    """Yield un-augmented images, normalized, in blocks to predict at once `[batch, channels, height, width]`."""
     batch = block(task)
     images = np.asarray(images)  # slices of a mapped file cost more
-    parts = [model(normalize(images[start : start + batch], task)) for start in range(0, len(images), batch)]
+    for start in range(0, len(images), batch):
+        yield normalize(images[start : start + batch], task)
+
+
+def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
+    """Return logits about un-augmented images in eval mode `[samples, classes]`."""
+    return answers(model, blocks(images, task), task)
+
+
+@torch.no_grad()
+def answers(model: nn.Module, inputs: Iterable[Tensor], task: Task) -> Tensor:
+    """Return logits about blocks of normalized images in eval mode `[samples, classes]`."""
+    model.eval()
+    parts = [model(batch) for batch in inputs]
     return torch.cat(parts) if parts else torch.zeros(0, task.classes)
 
 

@@ -47,7 +47,7 @@ class Observer:
         folder: where its state lies.
         entropy_coded: whether its soft labels are coded adaptively.
         delta: whether they refer to those that the server acknowledged.
-        durable: whether a state is on the disk before its answer leaves.
+        virtual: whether it has no power to lose, so that its state need not be on the disk before its answer leaves.
 
     Raises:
         ConfigError: the run's devices have to tell a certainty.
@@ -66,7 +66,7 @@ class Observer:
         *,
         entropy_coded: bool = False,
         delta: bool = False,
-        durable: bool = True,
+        virtual: bool = False,
     ) -> None:
         if settings.certainty != "none":
             raise ConfigError(f"a learner without torch knows no certainty {settings.certainty!r}")
@@ -80,7 +80,7 @@ class Observer:
         self._entropy_coded = entropy_coded
         self._delta = delta
         self._read = partial(read, context=context, shape=backbone.head.shape)
-        self._states = States(folder, SUFFIX, durable=durable)
+        self._states = States(folder, SUFFIX, durable=not virtual)
 
     def answer(self, request: bytes) -> DeviceAnswer:
         """Do a round's work, or return what was answered when this round was asked before.

@@ -24,10 +24,10 @@ def largest_products() -> bytes:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", COLUMNS])],
         [
             numpy_helper.from_array(weights, "w"),
-            *(numpy_helper.from_array(np.float32(1), f"{name}_scale") for name in "xw"),
-            numpy_helper.from_array(np.float32(ROWS * 127), "y_scale"),
-            *(numpy_helper.from_array(np.uint8(0), f"{name}_zero") for name in "xy"),
-            numpy_helper.from_array(np.int8(0), "w_zero"),
+            *(numpy_helper.from_array(np.array(1, np.float32), f"{name}_scale") for name in "xw"),
+            numpy_helper.from_array(np.array(ROWS * 127, np.float32), "y_scale"),
+            *(numpy_helper.from_array(np.array(0, np.uint8), f"{name}_zero") for name in "xy"),
+            numpy_helper.from_array(np.array(0, np.int8), "w_zero"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
