@@ -80,41 +80,70 @@ def close() -> None:
     _pools.clear()
 
 
-def unordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, R]]:
+def unordered(
+    work: Callable[..., R],
+    calls: Iterable[tuple[Any, ...]],
+    workers: int,
+    lost: Callable[..., R] | None = None,
+) -> Iterator[tuple[int, R]]:
     """Yield the place and result of `work(*call)` for each call, as they finish.
 
     Args:
         work: a module-level function.
         calls: its arguments, taken a few ahead of the workers; everything must pickle.
         workers: processes; 1 computes here, in order.
+        lost: returns the result of a call whose worker gets killed, say for its memory, also when nothing else is
+            computed; called here with the call's arguments. None: a killed worker ends it all.
+
+    Raises:
+        BrokenProcessPool: a worker was killed, and there is no `lost`.
     """
     if workers <= 1:
         prepare_torch()
         for place, call in enumerate(calls):
             yield place, work(*call)
         return
-    pool = _pool(workers)
-    waiting: dict[Future[R], int] = {}
     left = enumerate(calls)
+    taken: dict[int, tuple[Any, ...]] = {}  # calls without a result
+    waiting: dict[Future[R], int] = {}
 
     def submit(count: int) -> None:
         for place, call in islice(left, count):
-            waiting[pool.submit(work, *call)] = place
+            taken[place] = call
+            waiting[_pool(workers).submit(work, *call)] = place
 
     try:
-        submit(AHEAD * workers)
-        while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            submit(len(done))
-            for future in done:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool:
-        if _pools.get(workers) is pool:
-            del _pools[workers]  # a worker was killed, say for its memory: the next call gets new ones
-        raise
+        while True:
+            try:
+                submit(AHEAD * workers)
+                while waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()
+                        place = waiting.pop(future)
+                        del taken[place]
+                        yield place, result
+                    submit(len(done))
+                return
+            except BrokenProcessPool:
+                _pools.pop(workers, None)  # the next call gets new workers
+                if lost is None:
+                    raise
+            waiting.clear()
+            for place, call in list(taken.items()):  # one of these did it: alone, it is found
+                yield place, _alone(work, call, workers, lost)
+                del taken[place]
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _alone(work: Callable[..., R], call: tuple[Any, ...], workers: int, lost: Callable[..., R]) -> R:
+    try:
+        return _pool(workers).submit(work, *call).result()
+    except BrokenProcessPool:
+        _pools.pop(workers, None)
+        return lost(*call)
 
 
 def ordered(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers: int) -> list[R]:

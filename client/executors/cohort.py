@@ -17,7 +17,7 @@ from torch import Tensor
 
 from client.device import Begun, Device
 from client.executors.chunks import best_chunk
-from client.executors.interface import Fleet, attempt, log, nobody
+from client.executors.interface import Fleet, attempt, killed, log, nobody
 from fedstill.cohorts import Cohort
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
@@ -74,7 +74,7 @@ class Cohorts:
         chunks.sort(key=len, reverse=True)
         calls = [(fleet, {number: requests[number] for number in chunk}, self._settings) for chunk in chunks]
         answers: dict[int, DeviceAnswer] = {}
-        for _, part in unordered(answer_chunk, calls, self._workers):
+        for _, part in unordered(answer_chunk, calls, self._workers, _killed):
             answers |= part
             for _ in part:
                 told()
@@ -107,6 +107,10 @@ def answer_chunk(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSe
         if together is not None:
             return together
     return {number: attempt(fleet, number, request) for number, request in requests.items()}
+
+
+def _killed(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer]:
+    return {number: killed(fleet, number, request) for number, request in requests.items()}
 
 
 def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer] | None:

@@ -63,6 +63,11 @@ def attempt(fleet: Fleet, number: int, request: bytes) -> DeviceAnswer:
         return failed(number, request, error)
 
 
+def killed(fleet: Fleet, number: int, request: bytes) -> DeviceAnswer:
+    """Return the refusal that names a device whose worker process gets killed each time it computes it."""
+    return failed(number, request, RuntimeError("its worker process was killed, perhaps for want of memory"))
+
+
 def failed(number: int, request: bytes, error: Exception) -> DeviceAnswer:
     """Return the refusal of a device that failed; it tells no version, so that it gets everything the next time."""
     reason = f"failed in round {packet.round_of(request)}, {told(error)}"

@@ -6,7 +6,7 @@ process holds a copy of its own.
 
 from collections.abc import Callable, Mapping
 
-from client.executors.interface import Fleet, attempt, nobody
+from client.executors.interface import Fleet, attempt, killed, nobody
 from fedstill.rounds import DeviceAnswer
 from fedstill.workers import unordered
 
@@ -28,7 +28,7 @@ class Processes:
         numbers = list(requests)
         calls = ((fleet, number, request) for number, request in requests.items())
         answers: dict[int, DeviceAnswer] = {}
-        for place, answer in unordered(attempt, calls, self._workers):
+        for place, answer in unordered(attempt, calls, self._workers, killed):
             answers[numbers[place]] = answer
             told()
         return dict(sorted(answers.items()))

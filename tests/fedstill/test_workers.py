@@ -50,6 +50,17 @@ def test_a_killed_worker_fails_its_call_and_the_next_one_gets_new_workers() -> N
     assert [value for value, _ in ordered(square, [(2,), (3,)], 2)] == [4, 9]
 
 
+def die_at(number: int) -> int:
+    if number == 5:
+        die()
+    return number
+
+
+def test_calls_beside_one_that_kills_its_worker_get_their_results() -> None:
+    found = dict(unordered(die_at, [(number,) for number in range(20)], 2, lost=lambda number: -number))
+    assert found == {**{number: number for number in range(20)}, 5: -5}
+
+
 def test_workers_do_not_outlive_a_killed_parent() -> None:
     code = (
         "import time\n"

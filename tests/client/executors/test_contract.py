@@ -16,8 +16,11 @@ from simulations.scenario import load_scenario
 from simulations.setup import Setup
 from simulations.shelf import open_shelf
 
-# One dense student, and one that can't learn from an image without any contrast.
+# One dense student, one that can't learn from an image without any contrast, and one whose process doesn't survive it.
 STUDENTS = """
+import os
+import signal
+
 import torch
 from torch import nn
 
@@ -35,6 +38,14 @@ class Picky(nn.Module):
         if self.training and (images.flatten(1).std(dim=1) == 0).any():
             raise RuntimeError("an image without contrast")
         return self.body(images)
+
+
+class Deadly(Picky):
+    def forward(self, images):
+        try:
+            return super().forward(images)
+        except RuntimeError:
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 DEVICES, FAILING = 6, 4
 
@@ -66,6 +77,12 @@ class Run:
         context = self.shelf.context(self.scenario.seed, 10)
         self.exchange = ServerExchange(context, 30, 2)
         self.publish(0, np.arange(60))
+
+    def spoil(self, number: int) -> None:
+        """Take all contrast from a device's images."""
+        images = np.load(self.shelf.folder / "private-images.npy")
+        images[self.shelf.partition[number]] = 7
+        np.save(self.shelf.folder / "private-images.npy", images)
 
     def publish(self, round_number: int, ids: np.ndarray) -> None:
         rows = np.random.default_rng(round_number).dirichlet(np.ones(10), len(ids)).astype(np.float32)
@@ -141,9 +158,7 @@ class ExecutorContract:
         self, executor: Executor, tmp_path: Path
     ) -> None:
         run = Run(tmp_path)
-        images = np.load(run.shelf.folder / "private-images.npy")
-        images[run.shelf.partition[FAILING]] = 7
-        np.save(run.shelf.folder / "private-images.npy", images)
+        run.spoil(FAILING)
         found = answered(executor, run, run.fleet("run"), 1)
         assert {number: answer.refusal for number, answer in found.items() if answer.refusal} == {
             FAILING: f"device {FAILING} failed in round 1, revisit, batch 1: RuntimeError: an image without contrast"
@@ -163,6 +178,17 @@ class TestProcesses(ExecutorContract):
     @pytest.fixture
     def executor(self) -> Executor:
         return Processes(workers=2)
+
+    def test_a_device_whose_worker_gets_killed_is_named_and_the_others_answer(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
+        students = tmp_path / "students.py"
+        run = Run(tmp_path, [f"{students}:dense", "tiny-separable-s", f"{students}:Deadly"])
+        run.spoil(FAILING)
+        found = answered(executor, run, run.fleet("run"), 1)
+        assert [number for number, answer in found.items() if answer.refusal] == [FAILING]
+        assert found[FAILING].refusal.startswith(f"device {FAILING} failed in round 1, ")
+        assert "killed" in found[FAILING].refusal
 
 
 class TestCohorts(ExecutorContract):
