@@ -40,6 +40,9 @@ GATE_COLUMNS = (
     Column("allowed", "its limit, if there is one", text=True),
     Column("outcome", "whether it holds", text=True),
 )
+SHOWN_REFUSALS = 200
+Refused = tuple[Any, str, str]
+"""Round, device and reason."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def write_report(
         figures,
         [checks, gates] if released else [],
         [group for group in plots if group.figures],
-        refused,
+        _first(refused),
         facts,
     )
 
@@ -160,7 +163,13 @@ def write_seeds_report(out: Path, seeds: Mapping[str, Any], curves: Mapping[int,
     ]
     facts = [("scenario", seeds["scenario"]), ("seeds", numbers), *_facts(figures)]
     subtitle = f"mean ± standard deviation of seeds {numbers} · {_fleet(seeds['mean'])}"
-    _write(out, str(seeds["scenario"]), subtitle, figures, [], plots, refused, facts)
+    _write(out, str(seeds["scenario"]), subtitle, figures, [], plots, _first(refused), facts)
+
+
+def _first(refused: list[Refused]) -> list[Refused]:
+    """Return as many refusals as a person would read; all of them are in `rounds.jsonl`."""
+    more = len(refused) - SHOWN_REFUSALS
+    return refused if more <= 0 else [*refused[:SHOWN_REFUSALS], ("", "", f"and {more:,} more, in rounds.jsonl")]
 
 
 def _virtual(summary: Mapping[str, Any], rows: Rows) -> list[tuple[str, Markup]]:
@@ -179,7 +188,7 @@ def _write(
     figures: Figures,
     more_tables: Sequence[Part],
     plots: Sequence[Group],
-    refused: Sequence[tuple[Any, str, str]],
+    refused: Sequence[Refused],
     facts: Sequence[tuple[str, Any]],
 ) -> None:
     note = "Accuracies in %, on the global test set. Bytes per device and round; kB = 1000 bytes."

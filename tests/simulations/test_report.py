@@ -10,7 +10,7 @@ import pytest
 from server.release.checks import Check
 from simulations.curves import series
 from simulations.heatmaps import class_counts
-from simulations.report import write_report, write_seeds_report
+from simulations.report import SHOWN_REFUSALS, write_report, write_seeds_report
 from simulations.seeds import combine
 
 NAMES = ("pi5", "mcu")
@@ -154,6 +154,12 @@ def test_refused_answers_are_listed_and_escaped(tmp_path: Path) -> None:
     assert "Refused answers" in page
     assert '<td class="text">2</td><td class="text">7</td>' in page
     assert "<script" not in page
+
+
+def test_of_many_refused_answers_the_first_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    page = write(tmp_path, lines=rows(2, refused={str(number): "too late" for number in range(SHOWN_REFUSALS + 7)}))
+    assert page.count("too late") == SHOWN_REFUSALS
+    assert "and 7 more, in rounds.jsonl" in page
 
 
 def test_same_run_writes_the_same_page(tmp_path: Path) -> None:
