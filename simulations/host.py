@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from client.device import Device
 from client.executors import executor_of
@@ -12,17 +12,19 @@ from client.learner import DeviceData, Learner
 from client.learners import learner
 from fedstill.errors import ConfigError
 from fedstill.loading import load_object
-from fedstill.release.backbone import Backbone
 from fedstill.rounds import DeviceAnswer
-from fedstill.tasks import load_task
+from fedstill.tasks import Task, load_task
 from fedstill.workers import preload
 from simulations.attacks import hostile_answer, hostile_devices
-from simulations.progress import part_done
+from simulations.parts import part_done
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Shelf, kept_shelf, open_shelf
 from simulations.stream import Arrived, arrived
 from simulations.stream_device import StreamDevice
+
+if TYPE_CHECKING:
+    from fedstill.release.backbone import Backbone
 
 preload(__name__)
 DEVICES_PER_HOST = 500
@@ -44,6 +46,12 @@ def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) ->
     return DeviceData(found.images, found.labels, shelf.proxy, test.images, test.labels), found
 
 
+def _backbone(shelf: Shelf, name: str, task: Task) -> "Backbone":
+    from fedstill.release.backbone import Backbone  # with ONNX Runtime, which devices with torch do without
+
+    return Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}")
+
+
 def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
@@ -54,8 +62,7 @@ def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) ->
         made = partial(StreamDevice, partial(data_in, scenario, shelf, number), student=kind.student)
     else:
         trains = kind.learner == "torch"
-        path = shelf.backbone_path(name)
-        backbone = None if trains else Backbone(path.read_bytes(), task, f"backbone of {name}")
+        backbone = None if trains else _backbone(shelf, name, task)
         made = partial(learner, kind.learner, kind.student, backbone, data=device_data(shelf, number))
     return made(
         number=number,
