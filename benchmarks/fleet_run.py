@@ -16,7 +16,7 @@ from fedstill.files import write_atomic
 from fedstill.rounds import RoundReplies
 from fedstill.tasks import Arrays, Task
 from fedstill.workers import begin, default_workers
-from simulations.host import DEVICES_PER_HOST
+from simulations.host import hosts_of
 from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.shelf import open_shelf
@@ -143,7 +143,7 @@ def main() -> None:
     write_atomic(out / CONFIG, dump(scenario).encode())
     config: dict[str, Any] = {"scenario": str(out / CONFIG), "out": str(out), "engine": "local"}
     config |= {"workers": chosen.workers, "host": "simulations.host:build"}
-    run_local(server_of(scenario, out), client_app, -(-chosen.devices // DEVICES_PER_HOST), config)
+    run_local(server_of(scenario, out), client_app, hosts_of(chosen.devices), config)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ DEVICES_PER_HOST = 500
 """Their packets are one message: some 25 MB of an MNIST round."""
 
 
+def hosts_of(devices: int) -> int:
+    """Return how many hosts share so many devices, if no message is to be large."""
+    return -(-devices // DEVICES_PER_HOST)
+
+
 def device_data(shelf: Shelf, number: int) -> DeviceData:
     """Return what a virtual device learns from; its evaluation is on the global test set."""
     private = shelf.of_device(number)

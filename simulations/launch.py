@@ -15,7 +15,7 @@ from server.app import app as server_app
 from server.release.home import default_folder
 from server.release.keys import open_keys
 from simulations.engines.local import run_local
-from simulations.host import DEVICES_PER_HOST
+from simulations.host import hosts_of
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
@@ -82,7 +82,7 @@ def launch(out: Path, how: How) -> None:
         "host": "simulations.host:build",
     }
     begin(how.workers)
-    hosts = how.hosts or -(-load_scenario(str(out / CONFIG)).devices // DEVICES_PER_HOST)
+    hosts = how.hosts or hosts_of(load_scenario(str(out / CONFIG)).devices)
     if how.engine is Engine.local:
         run_local(server_app, client_app, hosts, run_config)
         return

@@ -1,9 +1,8 @@
 """Where the signing keys lie unless told; apart from the keys, whose libraries a worker does without."""
 
-import os
 from pathlib import Path
 
-from fedstill.errors import ConfigError
+from fedstill.folders import data_folder
 
 
 def default_folder() -> Path:
@@ -12,11 +11,4 @@ def default_folder() -> Path:
     Raises:
         ConfigError: neither is set, and the user has no home.
     """
-    own = os.environ.get("FEDSTILL_KEYS")
-    if own:
-        return Path(own)
-    try:
-        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    except RuntimeError as error:
-        raise ConfigError("no home folder for the signing keys; set FEDSTILL_KEYS or give --keys") from error
-    return Path(data) / "fedstill" / "keys"
+    return data_folder("keys", "the signing keys", "set FEDSTILL_KEYS or give --keys", "FEDSTILL_KEYS")
