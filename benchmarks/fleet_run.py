@@ -8,24 +8,21 @@ teacher, class students or release, as the rival has none.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rivals.flower_ray import work
-from client.app import app as client_app
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic
-from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.rounds import RoundReplies
 from fedstill.tasks import Arrays, Task
-from fedstill.workers import default_workers
-from simulations.engines.local import run_local
-from simulations.host import DEVICES_PER_HOST
+from fedstill.workers import begin, default_workers
+from simulations.host import hosts_of
 from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.shelf import open_shelf
+
+if TYPE_CHECKING:  # workers import this module, and do without Flower
+    from flwr.serverapp import ServerApp
 
 STUDENTS = Path(work.__file__).resolve()
 POOL = 12_000  # private images of all devices: more of them would measure the disk
@@ -99,8 +96,13 @@ def scenario_of(folder: Path, student: str, devices: int, rounds: int, rows: int
     )
 
 
-def server_of(scenario: Scenario, folder: Path) -> ServerApp:
+def server_of(scenario: Scenario, folder: Path) -> "ServerApp":
     """Return a ServerApp that runs the rounds with the mean as consensus."""
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+
+    from fedstill.flower import FederatedDistillation, RoundPolicy
+
     app = ServerApp()
 
     @app.main()
@@ -132,12 +134,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--set", action="append", default=[], dest="changes")
     chosen = parser.parse_args()
+    begin(chosen.workers)
+    from client.app import app as client_app
+    from simulations.engines.local import run_local
+
     out = chosen.out.resolve()
     scenario = scenario_of(out, chosen.student, chosen.devices, chosen.rounds, chosen.rows, chosen.changes)
     write_atomic(out / CONFIG, dump(scenario).encode())
     config: dict[str, Any] = {"scenario": str(out / CONFIG), "out": str(out), "engine": "local"}
     config |= {"workers": chosen.workers, "host": "simulations.host:build"}
-    run_local(server_of(scenario, out), client_app, -(-chosen.devices // DEVICES_PER_HOST), config)
+    run_local(server_of(scenario, out), client_app, hosts_of(chosen.devices), config)
 
 
 if __name__ == "__main__":

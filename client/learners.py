@@ -1,14 +1,16 @@
-"""The learner that a device class asks for; torch is imported by the one that needs it alone."""
+"""The learner that a device class asks for; torch and ONNX Runtime are imported by those that need them alone."""
 
 from pathlib import Path
-from typing import NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from client.learner import DeviceData, Learner
 from fedstill import packet
 from fedstill.errors import ConfigError
-from fedstill.release.backbone import Backbone
 from fedstill.settings import DeviceSettings, Encoding, LearnerKind
 from fedstill.tasks import Task
+
+if TYPE_CHECKING:  # what stands on one has imported it
+    from fedstill.release.backbone import Backbone
 
 
 class Common(TypedDict):
@@ -26,7 +28,7 @@ class Common(TypedDict):
     virtual: NotRequired[bool]
 
 
-def learner(kind: LearnerKind, student: str, backbone: Backbone | None, **common: Unpack[Common]) -> Learner:
+def learner(kind: LearnerKind, student: str, backbone: "Backbone | None", **common: Unpack[Common]) -> Learner:
     """Return a device that learns in this way.
 
     Args:

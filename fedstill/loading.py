@@ -46,6 +46,17 @@ def _module_of_file(path: Path) -> Any:
     return module
 
 
+def require(*modules: str) -> None:
+    """Make sure that modules are installed which are imported late, without importing them.
+
+    Raises:
+        ModuleNotFoundError: one is missing.
+    """
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def load_object(reference: str) -> Any:
     """Load `package.module:object` or `/path/file.py:object`.
 

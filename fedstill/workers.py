@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
 from fedstill.memory import keep_freed_memory
@@ -31,6 +33,16 @@ def preload(module: str) -> None:
     """Let workers that start later have a module already, in pages that they share."""
     if module not in _preloaded:
         _preloaded.append(module)
+
+
+def begin(workers: int) -> None:
+    """Let the modules that workers share be imported while this process goes on; 1 worker is this process.
+
+    Without this it begins with the first call, which waits for it.
+    """
+    if workers > 1:
+        _context()
+        forkserver.ensure_running()
 
 
 def prepare_torch() -> None:
@@ -63,12 +75,16 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _context() -> ForkServerContext:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_preloaded)
+    return context
+
+
 def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _pools:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_preloaded)
-        _pools[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+        _pools[workers] = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_begin_worker)
     return _pools[workers]
 
 

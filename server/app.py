@@ -1,7 +1,5 @@
 """The ServerApp: runs the job that the run configuration names."""
 
-import logging
-
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -14,9 +12,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Load `job` (module:object) from the run configuration and run it with the grid."""
-    # ONNX Runtime's quantizer turns on every library's log, and httpx logs each request: also those that take this very
-    # log to the SuperLink, a line about every line until the run's end.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     reference = context.run_config.get("job")
     if not isinstance(reference, str):
         raise ConfigError("the run configuration names no job (key 'job', module:object)")

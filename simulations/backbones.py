@@ -19,7 +19,6 @@ from fedstill.soft_labels import Floats
 from fedstill.tasks import load_task
 from fedstill.workers import prepare_torch
 from server import teacher
-from server.release.backbone import backbone
 from simulations.scenario import Scenario
 from simulations.shelf import Shelf
 
@@ -53,6 +52,8 @@ def _teacher_labels(scenario: Scenario, shelf: Shelf) -> Floats:
 
 
 def _backbone(scenario: Scenario, shelf: Shelf, student: str, labels: Floats) -> bytes:
+    from server.release.backbone import backbone  # exporter and quantizer, which runs of torch devices begin without
+
     task, device = load_task(scenario.task), scenario.device
     model = build(architecture(student), task, torch_seed(scenario.seed, "backbone", student))
     loss = partial(kd_from_probabilities, temperature=device.temperature.start)

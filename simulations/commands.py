@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.workers import default_workers
-from server.release.keys import default_folder as default_keys
+from server.release.home import default_folder as default_keys
 from simulations.device_folders import write_device_folders
 from simulations.launch import Engine, How, launch, launch_seeds, prepare
 from simulations.methods import OWN, load_method

@@ -14,10 +14,9 @@ from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic
 from fedstill.workers import default_workers
-from server.release.keys import default_folder as default_keys
+from server.release.home import default_folder as default_keys
 from server.release.keys import open_keys
 from simulations.commands import changes_of, default_folder, seed_list
-from simulations.comparison import Entry, print_comparison, write_comparison
 from simulations.launch import SEEDS, Engine, How, launch_seeds
 from simulations.methods import load_method, methods
 from simulations.run_folder import SUMMARY, check_new
@@ -68,6 +67,8 @@ def _resumed(out: Path, names: list[str]) -> ComparePlan:
 
 def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
     """Run what is missing; table and picture are written anew after each method."""
+    from simulations.comparison import Entry, print_comparison, write_comparison  # plots: see simulations.launch
+
     entries: list[Entry] = []
     total = len(plan.methods) * len(plan.seeds)
     for place, name in enumerate(plan.methods):

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -25,7 +25,6 @@ from server.deployment.home import ServerHome
 from server.deployment.runs import PAUSED, read_record
 from server.federation import Federation, measure
 from server.release.keys import open_keys
-from server.release.student import Released
 from simulations.backbones import make_backbones
 from simulations.job import federate, plan_of
 from simulations.memory import PeakMemory
@@ -37,6 +36,9 @@ from simulations.setup import Setup
 from simulations.shelf import Shelf, open_shelf, split
 from simulations.telemetry import adopt
 from simulations.validate import validate
+
+if TYPE_CHECKING:  # see simulations.release
+    from server.release.student import Released
 
 JOB = "simulations.deployed:run"
 ATTEMPTS = 5
@@ -172,7 +174,7 @@ def run(grid: Grid, context: Context) -> None:
         write_json(setup.out / SUMMARY, summary)
 
 
-def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: Mapping[str, Released]) -> dict[str, Any]:
+def _summary(setup: Setup, federation: Federation, shelf: Shelf, released: "Mapping[str, Released]") -> dict[str, Any]:
     """Return the summary of a run, in the form of a simulation's as far as a server can know it."""
     plan, known, traffic = federation.plan, federation.knowledge, federation.traffic
     classes = federation.exchange.device_classes

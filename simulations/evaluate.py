@@ -13,8 +13,8 @@ from rich.text import Text
 
 from client.evaluate.measure import Effort
 from fedstill.files import write_json
+from server.release.home import default_folder as default_keys
 from server.release.keys import Keys
-from server.release.keys import default_folder as default_keys
 from simulations.evaluation import FILE, evaluate_run
 from simulations.figures import DASH, kilobytes, milliseconds, percent, times
 from simulations.run_folder import Claim

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,17 +14,19 @@ from client.learner import ROUND_TEST_SAMPLES, DeviceData, Learner
 from client.learners import learner
 from fedstill.errors import ConfigError
 from fedstill.loading import load_object
-from fedstill.release.backbone import Backbone
 from fedstill.rounds import DeviceAnswer
-from fedstill.tasks import load_task
+from fedstill.tasks import Task, load_task
 from fedstill.workers import preload
 from simulations.attacks import hostile_answer, hostile_devices
-from simulations.progress import part_done
+from simulations.parts import part_done
 from simulations.scenario import Scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import Labelled, Shelf, kept_shelf, open_shelf
 from simulations.stream import Arrived, arrived
 from simulations.stream_device import StreamDevice
+
+if TYPE_CHECKING:
+    from fedstill.release.backbone import Backbone
 
 preload(__name__)
 DEVICES_PER_HOST = 500
@@ -34,6 +36,11 @@ DEVICES_PER_HOST = 500
 DEVICE_TESTS = 10_000_000
 """Test samples that all devices together predict after the last round, each at least as many as in the other rounds:
 more would cost a fleet of thousands more than its learning."""
+
+
+def hosts_of(devices: int) -> int:
+    """Return how many hosts share so many devices, if no message is to be large."""
+    return -(-devices // DEVICES_PER_HOST)
 
 
 def device_data(shelf: Shelf, number: int) -> DeviceData:
@@ -58,6 +65,12 @@ def data_in(scenario: Scenario, shelf: Shelf, number: int, round_number: int) ->
     return replace(own, images=found.images, labels=found.labels), found
 
 
+def _backbone(shelf: Shelf, name: str, task: Task) -> "Backbone":
+    from fedstill.release.backbone import Backbone  # with ONNX Runtime, which devices with torch do without
+
+    return Backbone(shelf.backbone_path(name).read_bytes(), task, f"backbone of {name}")
+
+
 def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) -> Learner:
     """Return virtual device `number` of a scenario."""
     task = load_task(scenario.task)
@@ -68,8 +81,7 @@ def make_learner(scenario: Scenario, shelf: Shelf, number: int, folder: Path) ->
         made = partial(StreamDevice, partial(data_in, scenario, shelf, number), student=kind.student)
     else:
         trains = kind.learner == "torch"
-        path = shelf.backbone_path(name)
-        backbone = None if trains else Backbone(path.read_bytes(), task, f"backbone of {name}")
+        backbone = None if trains else _backbone(shelf, name, task)
         made = partial(learner, kind.learner, kind.student, backbone, data=device_data(shelf, number))
     return made(
         number=number,

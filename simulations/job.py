@@ -27,7 +27,6 @@ from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
 from simulations.references import alone, references
 from simulations.release import release_students
-from simulations.report import write_report
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, write_config
 from simulations.scenario import dump
 from simulations.setup import Setup, setup_from
@@ -112,6 +111,8 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
         summary["fleet"] = totals(clock.fleet, known.rows)
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(plan.task).label_names
+    from simulations.report import write_report  # plots: see simulations.launch
+
     write_report(setup.out, summary, known.rows, facts, shelf.partition, shelf.private.labels, label_names)
     write_json(setup.out / SUMMARY, summary)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from client.app import app as client_app
 from fedstill.files import write_json
+from fedstill.loading import require
+from fedstill.workers import begin
 from server.app import app as server_app
-from server.release.keys import default_folder, open_keys
+from server.release.home import default_folder
+from server.release.keys import open_keys
 from simulations.engines.local import run_local
-from simulations.host import DEVICES_PER_HOST
-from simulations.report import write_seeds_report
+from simulations.host import hosts_of
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
@@ -21,6 +23,8 @@ from simulations.shelf import open_shelf, split
 from simulations.validate import validate
 
 SEEDS = "seeds.json"
+# What a run imports at its end, for its release and report: no round waits for them, but they must be there.
+require("jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript")
 
 
 class Engine(StrEnum):
@@ -77,7 +81,8 @@ def launch(out: Path, how: How) -> None:
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
-    hosts = how.hosts or -(-load_scenario(str(out / CONFIG)).devices // DEVICES_PER_HOST)
+    begin(how.workers)
+    hosts = how.hosts or hosts_of(load_scenario(str(out / CONFIG)).devices)
     if how.engine is Engine.local:
         run_local(server_app, client_app, hosts, run_config)
         return
@@ -116,6 +121,8 @@ def launch_seeds(
         summaries.append(json.loads((own / SUMMARY).read_text()))
         curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
     combined = combine(summaries)
+    from simulations.report import write_seeds_report  # plots: see above
+
     write_seeds_report(folder, combined, curves)
     write_json(folder / SEEDS, combined)
     return combined

@@ -1,11 +1,12 @@
 """Progress of a run on the terminal: bars with rate and time left, or plain lines where there is no terminal.
 
 The devices of a round are parts of its step. Hosts in this process tell of each with `part_done`; hosts elsewhere
-don't, and nothing is shown of parts then.
+don't, and nothing is shown of parts then (`simulations.parts`).
 """
 
 import time
-from contextvars import ContextVar, Token
+from collections.abc import Callable
+from contextvars import Token
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -20,17 +21,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from simulations.parts import listener
+
 EVERY = 10.0  # seconds between lines about parts, and about steps that are many, where there is no terminal
 MANY = 100  # steps
-
-_current: "ContextVar[RunProgress | None]" = ContextVar("progress", default=None)
-
-
-def part_done() -> None:
-    """Tell the run of this process, if there is one, that a part of its step is done."""
-    progress = _current.get()
-    if progress is not None:
-        progress.part()
 
 
 @dataclass
@@ -92,10 +86,10 @@ class RunProgress:
         self._each = 0
         self._parts: _Count | None = None
         self._spoke = time.monotonic()
-        self._token: Token[RunProgress | None] | None = None
+        self._token: Token[Callable[[], None] | None] | None = None
 
     def __enter__(self) -> "RunProgress":
-        self._token = _current.set(self)
+        self._token = listener.set(self.part)
         if self._console.is_terminal:
             self._bars.start()
         return self
@@ -104,7 +98,7 @@ class RunProgress:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            _current.reset(self._token)
+            listener.reset(self._token)
         if self._console.is_terminal:
             self._bars.stop()
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,15 +13,17 @@ from fedstill.release.manifest import Parent
 from fedstill.schedules import SCHEDULES, progress_of
 from fedstill.soft_labels import Floats, Ints
 from fedstill.workers import close, unordered
-from server.release.aware import Awareness
 from server.release.keys import open_keys
 from server.release.sign import sign_folder
-from server.release.student import Released, release
 from simulations.progress import RunProgress
 from simulations.run_folder import commit
 from simulations.setup import Setup
 from simulations.shelf import Shelf
 from simulations.telemetry import told
+
+if TYPE_CHECKING:  # exporters and quantizers take longer to import than a small round: only a release imports them
+    from server.release.aware import Awareness
+    from server.release.student import Released
 
 
 def release_students(
@@ -29,7 +32,7 @@ def release_students(
     states: Mapping[str, State],
     progress: RunProgress,
     consensus: tuple[Ints, Floats] | None = None,
-) -> dict[str, Released]:
+) -> "dict[str, Released]":
     """Export, quantize and verify the students of device classes, sign those that are not refused.
 
     Args:
@@ -70,17 +73,19 @@ def release_students(
     return {name: released[name] for name in names}
 
 
-def _awareness(setup: Setup, shelf: Shelf, consensus: tuple[Ints, Floats] | None) -> Awareness | None:
+def _awareness(setup: Setup, shelf: Shelf, consensus: tuple[Ints, Floats] | None) -> "Awareness | None":
     how, temperature = setup.scenario.students.quantization_aware, setup.scenario.students.temperature
     if how is None or consensus is None or not len(consensus[0]):
         return None
+    from server.release.aware import Awareness
+
     ids, labels = consensus
     progress = progress_of(setup.scenario.rounds, setup.scenario.rounds)
     last = SCHEDULES[temperature.schedule](progress, temperature.start, temperature.end)
     return Awareness(np.array(shelf.proxy[ids]), labels, how, last, setup.scenario.seed)
 
 
-def _sign(setup: Setup, accepted: Mapping[str, Released]) -> None:
+def _sign(setup: Setup, accepted: "Mapping[str, Released]") -> None:
     scenario = setup.scenario
     parent = Parent(
         run=setup.out.name, scenario=scenario.name, seed=scenario.seed, rounds=scenario.rounds, commit=commit()
@@ -102,8 +107,10 @@ def release_student(
     budget: Budget,
     devices_ms: float | None,
     wanted: FormatChoice,
-    aware: Awareness | None,
-) -> Released:
+    aware: "Awareness | None",
+) -> "Released":
     """Export, quantize and verify one class student; runs in a worker."""
+    from server.release.student import release
+
     test = (shelf.test.images, shelf.test.labels)
     return release(task, name, student, state, calibration, test, folder, budget, devices_ms, wanted, aware)

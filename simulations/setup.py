@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from server.release.keys import default_folder
+from server.release.home import default_folder
 from simulations.methods import OWN, load_method
 from simulations.scenario import Scenario
 

@@ -1,7 +1,7 @@
 """`summary.json`: the contract for scripts, always of one seed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -9,10 +9,12 @@ from fedstill.learning import build, parameters, state_of
 from fedstill.models import architecture
 from fedstill.rounds import Traffic
 from fedstill.tasks import load_task
-from server.release.student import Released
 from simulations import telemetry
 from simulations.run_folder import commit
 from simulations.setup import Setup
+
+if TYPE_CHECKING:  # see simulations.release
+    from server.release.student import Released
 
 FLOAT_BYTES = 4
 
@@ -34,7 +36,7 @@ def summarize(
     known: Learned,
     traffic: Traffic,
     references: Mapping[str, float],
-    released: Mapping[str, Released],
+    released: "Mapping[str, Released]",
     proxy_file_bytes: int,
     teacher_initial: float | None,
     wall_seconds: float,

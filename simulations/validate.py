@@ -13,7 +13,6 @@ from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
 from fedstill.tasks import load_task
 from server.delivery.summary import read as read_telemetry
-from server.release import aware
 from simulations.fleet.run import check as check_fleet
 from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
@@ -32,8 +31,13 @@ def validate(scenario: Scenario) -> None:
         encodings |= {kind.uplink, kind.downlink} - {""}
     for encoding in sorted(encodings):
         codec(encoding, task.classes)
-    if scenario.students.quantization_aware is not None and not aware.available():
-        raise ConfigError("students.quantization_aware needs torchao: install the extra server on x86-64, or unset it")
+    if scenario.students.quantization_aware is not None:
+        from server.release import aware  # with exporter and quantizers, for the few scenarios that ask for it
+
+        if not aware.available():
+            raise ConfigError(
+                "students.quantization_aware needs torchao: install the extra server on x86-64, or unset it"
+            )
     if scenario.telemetry:
         read_telemetry(Path(scenario.telemetry))
     resolve("partition rule", scenario.partition.rule, {**PARTITIONS, NATURAL: natural})

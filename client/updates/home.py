@@ -12,7 +12,6 @@ state.lock      held for the moment of a change
 
 import errno
 import fcntl
-import os
 import shutil
 import time
 import uuid
@@ -27,6 +26,7 @@ from pydantic import ValidationError
 from client.updates.state import State
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
+from fedstill.folders import data_folder
 
 ROOT, STATE, SLOTS, REPORTS, RESERVE = "root.json", "state.json", "slots", "reports", "reserve"
 RESERVED = 64 * 1024  # bytes, several times those of a state
@@ -39,14 +39,7 @@ def default_home() -> Path:
     Raises:
         ConfigError: neither is set, and the user has no home.
     """
-    own = os.environ.get("FEDSTILL_HOME")
-    if own:
-        return Path(own)
-    try:
-        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    except RuntimeError as error:
-        raise ConfigError("no home folder for the device's state; set FEDSTILL_HOME or give --home") from error
-    return Path(data) / "fedstill" / "device"
+    return data_folder("device", "the device's state", "set FEDSTILL_HOME or give --home", "FEDSTILL_HOME")
 
 
 @dataclass(frozen=True)

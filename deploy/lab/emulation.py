@@ -4,13 +4,13 @@ What runs are the board's instructions; how fast a board is, emulation does not 
 own, within the container's limit.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
+from fedstill.folders import data_folder
 
 DOCKERS = {"x86_64": "amd64", "aarch64": "arm64"}
 """What Docker's images call a machine."""
@@ -69,5 +69,9 @@ def options(image: str, architecture: str, machine: str, kind: str, folder: Path
 
 
 def default_folder() -> Path:
-    """Return where the lab keeps files of its own on this machine."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fedstill" / "lab"
+    """Return where the lab keeps files of its own on this machine.
+
+    Raises:
+        ConfigError: neither XDG_DATA_HOME is set nor has the user a home.
+    """
+    return data_folder("lab", "the lab's files", "set XDG_DATA_HOME")

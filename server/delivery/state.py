@@ -5,7 +5,6 @@
 """
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field, ValidationError
 from fedstill.config import Settings
 from fedstill.errors import ConfigError
 from fedstill.files import write_json
+from fedstill.folders import data_folder
 from fedstill.release.verify import NAME
 from server.delivery.rollout import Rollout
 
@@ -34,11 +34,7 @@ def default_state() -> Path:
     Raises:
         ConfigError: neither XDG_DATA_HOME is set nor has the user a home.
     """
-    try:
-        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    except RuntimeError as error:
-        raise ConfigError("no home folder for the service's state; give --state") from error
-    return Path(data) / "fedstill" / "delivery"
+    return data_folder("delivery", "the service's state", "give --state")
 
 
 class State:

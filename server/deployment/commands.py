@@ -25,8 +25,8 @@ from server.deployment.home import ServerConfig, ServerHome, default_home
 from server.deployment.programs import become, programs
 from server.deployment.runs import Runs
 from server.enrolment.registry import Registry
+from server.release.home import default_folder as default_keys
 from server.release.keys import ROOT, open_keys
-from server.release.keys import default_folder as default_keys
 
 Folder = Annotated[
     Path | None, typer.Option("--home", help="The server's folder [default: FEDSTILL_SERVER or the user's own].")

@@ -17,7 +17,6 @@ newest-run          path of the one that was started last
 draining            is there while no run may begin
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pydantic import Field
 
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
+from fedstill.folders import data_folder
 
 NEWEST_RUN = "newest-run"
 DRAINING = "draining"
@@ -121,7 +121,9 @@ class ServerHome:
 
 
 def default_home() -> Path:
-    """Return where a server lies unless told: `FEDSTILL_SERVER`, or `fedstill/server` in the user's data folder."""
-    own = os.environ.get("FEDSTILL_SERVER")
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(own) if own else Path(data) / "fedstill" / "server"
+    """Return where a server lies unless told: `FEDSTILL_SERVER`, or `fedstill/server` in the user's data folder.
+
+    Raises:
+        ConfigError: neither is set, and the user has no home.
+    """
+    return data_folder("server", "the server", "set FEDSTILL_SERVER or give --home", "FEDSTILL_SERVER")

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.release.verify import verify_folder
-from server.release.keys import ROLES, ROOT, Keys, default_folder, open_keys, read_trust
+from server.release.home import default_folder
+from server.release.keys import ROLES, ROOT, Keys, open_keys, read_trust
 from server.release.sign import TIMESTAMP_DAYS, sign_again
 
 release = typer.Typer(no_args_is_help=True, help="Sign, verify and publish releases.")

@@ -11,7 +11,6 @@ from simulations.baselines.half import Outcome
 from simulations.memory import PeakMemory
 from simulations.progress import RunProgress
 from simulations.release import release_students
-from simulations.report import write_report
 from simulations.run_folder import SUMMARY
 from simulations.setup import Setup
 from simulations.shelf import open_shelf
@@ -40,5 +39,7 @@ def run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> 
     )
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(scenario.task).label_names
+    from simulations.report import write_report  # plots: see simulations.launch
+
     write_report(setup.out, summary, outcome.rows, facts, shelf.partition, shelf.private.labels, label_names)
     write_json(setup.out / SUMMARY, summary)

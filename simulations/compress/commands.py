@@ -20,7 +20,7 @@ from fedstill.models.shapes import Shape
 from fedstill.workers import default_workers, prepare_torch
 from server.compress.figures import Figures, measure
 from server.compress.learn import Candidate, Material, learn
-from server.release.keys import default_folder as default_keys
+from server.release.home import default_folder as default_keys
 from server.release.keys import open_keys
 from simulations.compress.finish import JSON, PICTURE, STUDENT, finish
 from simulations.compress.finished import Finished, open_run

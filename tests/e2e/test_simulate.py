@@ -22,7 +22,8 @@ from fedstill.release.manifest import MANIFEST
 from fedstill.release.selftest import self_test
 from fedstill.release.verify import METADATA, verify_folder
 from server.delivery.summary import Found, Summary
-from server.release.keys import default_folder, open_keys
+from server.release.home import default_folder
+from server.release.keys import open_keys
 from server.release.runtime import logits
 from simulations.sources import DIGITS, load_digits
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import ConfigError
-from fedstill.loading import load_object, nearest, resolve
+from fedstill.loading import load_object, nearest, require, resolve
 
 
 def test_an_object_of_a_users_file_is_loaded_once(tmp_path: Path) -> None:
@@ -46,3 +46,10 @@ def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
 
 def test_without_a_near_word_all_are_listed() -> None:
     assert nearest("zzz", ["b", "a"]) == "valid: a, b"
+
+
+def test_a_module_that_is_imported_late_is_missed_at_once() -> None:
+    require("json")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module") as missing:
+        require("json", "no_such_module")
+    assert missing.value.name == "no_such_module"

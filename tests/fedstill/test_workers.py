@@ -81,3 +81,15 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
         while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not [pid for pid in workers if psutil.pid_exists(pid)]
+
+
+def test_what_workers_are_forked_from_starts_before_the_first_call_if_there_are_workers() -> None:
+    code = (
+        "from multiprocessing import forkserver\n"
+        "from fedstill.workers import begin\n"
+        "for workers in (1, 2):\n"
+        "    begin(workers)\n"
+        "    print(forkserver._forkserver._forkserver_pid is not None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from simulations.progress import RunProgress, part_done
+from simulations.parts import part_done
+from simulations.progress import RunProgress
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,9 +1,12 @@
+import importlib.util
 import os
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits as sklearn_digits
 
 from fedstill.errors import DataError
 from fedstill.text import encode
@@ -28,6 +31,16 @@ def test_digits_come_with_scikit_learn_and_fit_their_task() -> None:
     assert len(arrays.train_labels) + len(arrays.test_labels) == 1797
     assert arrays.train_images.shape[1:] == (1, 8, 8)
     assert arrays.train_images.max() == 255
+    theirs = sklearn_digits()
+    assert np.array_equal(arrays.train_images[:4, 0], np.rint(theirs.images[:4] * (255 / 16)))
+    assert np.array_equal(arrays.test_labels, theirs.target[4::5])
+
+
+@pytest.mark.parametrize("found", [None, ModuleSpec("sklearn", None, origin="/nowhere/__init__.py")])
+def test_digits_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, found: ModuleSpec | None) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(DataError, match="scikit-learn"):
+        load_digits(None)
 
 
 def test_parquet_files_in_hub_layout_are_read_with_pixels_and_labels(tmp_path: Path) -> None:

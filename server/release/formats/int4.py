@@ -7,7 +7,6 @@ went in: dense layers are split into product and sum first, and what still has n
 from pathlib import Path
 
 import onnx
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from fedstill.errors import ExportError
@@ -30,6 +29,8 @@ def write(source: Path, target: Path, task: Task, calibration: Images) -> onnx.M
     model = ONNXModel(onnx.load(source))
     require_only(model.model, ("MatMul", "Gemm"), INT4.name, "whose weights it leaves as they are")
     with quiet():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # changes the root logger
+
         model.replace_gemm_with_matmul()
         quantizer = MatMulNBitsQuantizer(model.model, bits=BITS, block_size=BLOCK, is_symmetric=True)
         quantizer.process()

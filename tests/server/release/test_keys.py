@@ -7,7 +7,8 @@ import pytest
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.files import write_atomic
 from fedstill.release.trust import Trust
-from server.release.keys import ROLES, ROOT, Keys, default_folder, open_keys
+from server.release.home import default_folder
+from server.release.keys import ROLES, ROOT, Keys, open_keys
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from fedstill.soft_labels import Floats
 from fedstill.stored import store_cache
 from fedstill.tasks import load_task
 from server.checkpoints import Checkpoints
-from server.release.keys import default_folder
+from server.release.home import default_folder
 from simulations.launch import prepare
 from simulations.run_folder import SUMMARY
 from simulations.scenario import load_scenario

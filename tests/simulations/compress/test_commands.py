@@ -11,7 +11,8 @@ from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError, DataError, FedstillError, RunFolderError
 from fedstill.release.verify import verify_folder
 from server.delivery.summary import Found, Summary
-from server.release.keys import ROOT, default_folder, read_trust
+from server.release.home import default_folder
+from server.release.keys import ROOT, read_trust
 from simulations.compress.commands import compress
 from simulations.compress.finish import JSON, PICTURE, STUDENT
 from simulations.compress.finished import open_run

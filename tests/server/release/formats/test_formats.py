@@ -1,5 +1,7 @@
 """What every numeric format promises, and what each does with students that it does not suit."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -136,3 +138,20 @@ def test_a_product_of_two_activations_holds_no_weights(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["alike", "w"], ["logits"]),
     ]
     assert dict(weight_kinds(onnx.load(_save(tmp_path / "a.onnx", nodes, {"w": (4, 10)}, 64)))) == {"float32": 1}
+
+
+@pytest.mark.parametrize("name", get_args(NumericFormat))
+def test_no_format_turns_on_the_log_of_other_libraries(name: str, tmp_path: Path) -> None:
+    source = dense(tmp_path / "float.onnx")
+    code = f"""
+import logging
+from pathlib import Path
+from fedstill.tasks import load_task
+from server.release.formats import FORMATS
+from simulations.sources import load_digits
+task, images = load_task("simulations.sources:DIGITS"), load_digits(None).train_images[:40]
+FORMATS[{name!r}].write(Path({str(source)!r}), Path({str(tmp_path / "made.onnx")!r}), task, images)
+print(logging.root.handlers, logging.root.level == logging.WARNING)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]

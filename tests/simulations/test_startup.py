@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+
+FOR_THE_END = {"jinja2", "matplotlib", "onnx", "onnxruntime", "onnxruntime.quantization", "onnxscript"}
+FOR_OTHERS = {"datasets", "optuna", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torch._dynamo", "torchao"}
+
+
+def loaded(code: str) -> set[str]:
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sorted(sys.modules))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_a_run_gets_to_its_rounds_without_what_its_release_and_its_report_need() -> None:
+    begun = """
+import simulations.commands, simulations.compare, simulations.job, simulations.baselines.job
+from simulations.methods import load_method
+from simulations.shelf import split
+from simulations.validate import validate
+scenario = load_method("digits", "fedstill")
+validate(scenario)
+split(scenario)
+"""
+    modules = loaded(begun)
+    assert "simulations.job" in modules
+    assert modules.isdisjoint(FOR_THE_END | FOR_OTHERS)
+
+
+@pytest.mark.parametrize("module", ["simulations.host", "benchmarks.fleet_run"])
+def test_workers_load_neither_flower_nor_what_draws_and_signs(module: str) -> None:
+    modules = loaded(f"import {module}")
+    assert {module, "torch"} <= modules
+    assert modules.isdisjoint(FOR_THE_END | FOR_OTHERS | {"cryptography", "flwr", "grpc", "rich", "tuf"})
