@@ -59,6 +59,11 @@ def attacks(share: float) -> Iterator[tuple[str, AttackSettings]]:
             yield label, AttackSettings.model_validate({"share": share, "prior": prior, **settings})
 
 
+def assignments(attack: AttackSettings) -> list[str]:
+    """Return an attack as changes of a scenario, quoted: `false` is the name of a prior."""
+    return [f"attack.{key}={json.dumps(value)}" for key, value in attack.model_dump().items()]
+
+
 @dataclass(frozen=True)
 class Stored:
     """The newest round of a run that all devices answered, and what its server knew before it."""
@@ -162,8 +167,9 @@ def runs(options: argparse.Namespace) -> None:
     def cell(rule: str, name: str, attack: AttackSettings) -> str:
         out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{options.seed}"
         if not (out / SUMMARY).exists():
-            given = [f"attack.{key}={value}" for key, value in attack.model_dump().items()]
-            changes = [part for change in (f"consensus.rule={rule}", *given) for part in ("--set", change)]
+            changes = [
+                part for change in (f"consensus.rule={rule}", *assignments(attack)) for part in ("--set", change)
+            ]
             data = ["--data-dir", str(options.data_dir)] if options.data_dir else []
             command = [sys.executable, "-m", "fedstill.cli", "simulate", options.scenario, "--out", str(out)]
             fresh = [*data, "--seed", str(options.seed), *changes]

@@ -74,9 +74,17 @@ def facts(seeds: Mapping[str, Any]) -> str:
         first = f"Teacher {before} → {after}, {ceiling}, gap closed {gap} %"
     return (
         f"{first}. "
-        f"Seeds {', '.join(map(str, seeds['seeds']))}; {mean['rounds']:.0f} rounds; commit `{mean['commit'][:10]}`; "
+        f"Seeds {', '.join(map(str, seeds['seeds']))}; {mean['rounds']:.0f} rounds; {_commit(mean.get('commit'))}; "
         f"{mean['timing']['wall_seconds']:.0f} s a run beside other work, {mean['peak_rss_bytes'] / 1e9:.1f} GB."
     )
+
+
+def _commit(found: str | None) -> str:
+    """Return the commit that all seeds agree on, as the page names it."""
+    if found is None:
+        return "commits by seed in its summary"
+    plain = found.removesuffix("+dirty")
+    return f"commit `{plain[:10]}{found[len(plain) :]}`"
 
 
 def stored(scenario: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fedstill.errors import PacketError, StaleBaseError, StaleCacheError
 from fedstill.expiry import INITIAL, due
 from fedstill.packet import (
     CONTRACT_VERSION,
+    Agreed,
     Context,
     Decoded,
     check,
@@ -43,7 +44,9 @@ class ServerExchange:
         duration: D, the age in rounds at which a consensus is asked for again; 0: it is at each draw.
         independent: whether each round draws anew, instead of walking through a permutation.
         class_encodings: encodings of what goes down to the device classes that have one of their own.
-        entropy_coded: whether what goes down is coded adaptively.
+        uplink: encoding of what comes up; empty: any, which a hostile device can make dear to read.
+        class_uplinks: encodings of what comes up from the device classes that have one of their own.
+        entropy_coded: whether what goes down is coded adaptively, and what comes up may be.
         delta: whether packets refer to what the other side holds, both ways.
         device_classes: class of each device; those without are served in `encoding`.
         cache: the newest consensus, as the devices decode it that are served in `encoding`.
@@ -60,6 +63,8 @@ class ServerExchange:
     duration: int = 0
     independent: bool = False
     class_encodings: Mapping[str, str] = field(default_factory=dict)
+    uplink: str = ""
+    class_uplinks: Mapping[str, str] = field(default_factory=dict)
     entropy_coded: bool = False
     delta: bool = False
     device_classes: dict[int, str] = field(default_factory=dict)
@@ -186,7 +191,15 @@ class ServerExchange:
         """
         ids, changed, base = self.ids(round_number), self.cache.changed, self.bases.get(device)
         try:
-            answer = decode(self.context, content, round_number=round_number, ids=ids, changed=changed, base=base)
+            answer = decode(
+                self.context,
+                content,
+                round_number=round_number,
+                ids=ids,
+                changed=changed,
+                base=base,
+                agreed=self._agreed(device),
+            )
         except StaleBaseError:
             self.bases.pop(device, None)  # the next request asks for a full packet
             raise
@@ -196,6 +209,10 @@ class ServerExchange:
         if self.delta:
             self._keep(device, answer)
         return answer.labels
+
+    def _agreed(self, device: int) -> Agreed | None:
+        encoding = self.class_uplinks.get(self.device_classes.get(device, ""), self.uplink)
+        return Agreed(encoding, self.entropy_coded) if encoding else None
 
     def refused(self, device: int, held_version: int) -> None:
         """Note the cache version that a device holds which refused its request."""

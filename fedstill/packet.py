@@ -56,6 +56,30 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Agreed:
+    """How a sender encodes its labels: another encoding may cost the reader a thousand times the work.
+
+    Attributes:
+        encoding: a name of `fedstill.codecs`.
+        entropy_coded: whether they may be coded adaptively.
+    """
+
+    encoding: str
+    entropy_coded: bool
+
+    def check(self, encoding: str, entropy_coded: bool) -> None:
+        """Check a packet's form before any of its labels are decoded.
+
+        Raises:
+            PacketError: it is another one.
+        """
+        if encoding != self.encoding:
+            raise PacketError(f"labels in encoding {encoding}, {self.encoding} agreed")
+        if entropy_coded and not self.entropy_coded:
+            raise PacketError("labels are coded adaptively, which was not agreed")
+
+
+@dataclass(frozen=True)
 class Decoded:
     """A packet that passed all checks.
 
@@ -275,6 +299,7 @@ def decode(
     ids: Ints | None = None,
     changed: Ints | None = None,
     base: Base | None = None,
+    agreed: Agreed | None = None,
 ) -> Decoded:
     """Parse and check a serialized packet.
 
@@ -282,9 +307,10 @@ def decode(
         context: what both sides share.
         content: untrusted bytes.
         round_number: the round that the packet must belong to; None: any.
-        ids: the samples that it must be about; None: any of the proxy set.
+        ids: the samples that an answer must be about; None: any of the proxy set.
         changed: what the reader's cache tells of each label, for samples named by what is due `[proxy]`.
         base: what this side holds, should it be a delta.
+        agreed: how its labels have to be encoded; None: anyhow.
 
     Raises:
         PacketError: any rule of this module is broken.
@@ -297,7 +323,10 @@ def decode(
         packet.ParseFromString(content)
     except DecodeError as error:
         raise PacketError("packet does not parse") from error
-    return check(context, packet, round_number=round_number, ids=ids, changed=changed, base=base)
+    packet.DiscardUnknownFields()
+    if packet.SerializeToString(deterministic=True) != content:
+        raise PacketError("packet says more than its fields do, or not in their one form")
+    return check(context, packet, round_number=round_number, ids=ids, changed=changed, base=base, agreed=agreed)
 
 
 def check(
@@ -308,6 +337,7 @@ def check(
     ids: Ints | None = None,
     changed: Ints | None = None,
     base: Base | None = None,
+    agreed: Agreed | None = None,
 ) -> Decoded:
     """Check a parsed packet like `decode` does."""
     if packet.checksum != _checksum(packet):
@@ -322,8 +352,12 @@ def check(
         raise PacketError("packet about another proxy set")
     if packet.classes != context.classes:
         raise PacketError(f"{packet.classes} classes, {context.classes} expected")
+    if agreed is not None:
+        agreed.check(encoding_of(context, packet), packet.entropy_coded)
     if ids is not None and packet.samples.draw.rounds > 1:
         raise PacketError("packet joins draws where one was asked for")
+    if ids is not None and packet.ages:
+        raise PacketError("an answer tells no ages")
     named = decode_samples(context, packet.samples, changed)
     if ids is not None:
         if not np.array_equal(named, ids):

@@ -63,8 +63,13 @@ def _drawn(seed: int, round_number: int, population: int, count: int, independen
         return np.sort(chosen).astype(np.int64)
     per_pass = population // count
     pass_number, slot = divmod(round_number - 1, per_pass)
-    order = stream(seed, "proxy-draw", pass_number).permutation(population)
+    order = _order(seed, pass_number, population)
     return np.sort(order[slot * count : (slot + 1) * count]).astype(np.int64)
+
+
+@lru_cache(maxsize=4)  # a device that missed many rounds joins all their draws
+def _order(seed: int, pass_number: int, population: int) -> Ints:
+    return stream(seed, "proxy-draw", pass_number).permutation(population)
 
 
 def entropy(probabilities: Floats) -> Floats:

@@ -87,8 +87,10 @@ def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
 
 def compare(
     names: Annotated[list[str] | None, typer.Argument(metavar="METHOD...", help="Methods to compare.")] = None,
-    scenario: Annotated[str, typer.Option(help="Built-in scenario or path of a scenario file.")] = "digits",
-    seeds: Annotated[str, typer.Option(help="Seeds of every method, for example 0,1,2.")] = "0",
+    scenario: Annotated[
+        str | None, typer.Option(help="Built-in scenario or path of a scenario file; default: digits.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds of every method, for example 0,1,2; default: 0.")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with parquet files in the layout of the Hugging Face hub.")
     ] = None,
@@ -125,7 +127,7 @@ def compare(
     if resume:
         if out is None:
             raise ConfigError("--resume continues the folder named by --out; give --out")
-        if changes:
+        if changes or scenario is not None or seeds is not None:
             raise ConfigError("--resume takes the configuration of the folder; leave out options that change it")
         folder = out.resolve()
         plan = _resumed(folder, names or [])
@@ -133,8 +135,9 @@ def compare(
     else:
         if not names:
             raise ConfigError(f"name the methods to compare: {', '.join(methods())}")
-        place = str(Path(scenario).resolve()) if scenario.endswith(".toml") else scenario
-        plan = ComparePlan(scenario=place, methods=names, seeds=seed_list(seeds), changes=tuple(changes))
+        named = scenario or "digits"
+        place = str(Path(named).resolve()) if named.endswith(".toml") else named
+        plan = ComparePlan(scenario=place, methods=names, seeds=seed_list(seeds or "0"), changes=tuple(changes))
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
         _check(plan, key_folder)

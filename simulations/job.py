@@ -152,6 +152,8 @@ def federate(
         wire.duration,
         wire.draw == "independent",
         class_encodings={name: kind.downlink for name, kind in scenario.device_classes.items() if kind.downlink},
+        uplink=wire.uplink,
+        class_uplinks={name: kind.uplink for name, kind in scenario.device_classes.items() if kind.uplink},
         entropy_coded=wire.entropy_coding,
         delta=wire.delta,
     )

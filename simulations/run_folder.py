@@ -11,6 +11,7 @@ from fedstill.errors import RunFolderError
 from fedstill.files import write_atomic
 
 CONFIG, SUMMARY, ROUNDS, REPORT = "config.toml", "summary.json", "rounds.jsonl", "report.html"
+LOCK = ".lock"
 
 
 class Claim:
@@ -25,7 +26,7 @@ class Claim:
 
     def __init__(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = (out / ".lock").open("w")
+        self._file: IO[str] = (out / LOCK).open("w")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -47,11 +48,16 @@ def check_new(out: Path) -> None:
     Raises:
         RunFolderError: it holds a run or other files already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not _unfinished(path.name) for path in out.iterdir())):
         hint = (
             "continue it with --resume, or choose another --out" if (out / CONFIG).exists() else "choose another --out"
         )
         raise RunFolderError(f"{out}: this folder is already in use; {hint}")
+
+
+def _unfinished(name: str) -> bool:
+    """Say whether a file is all that a run leaves which was killed before it began."""
+    return name == LOCK or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def check_resumable(out: Path) -> Path:

@@ -185,6 +185,8 @@ class Scenario(Settings):
             self._check_light(light)
         if self.method.homogeneous and len({kind.student for kind in self.device_classes.values()}) > 1:
             raise ValueError(f"method {self.method.name} needs the same student in all device classes")
+        if self.attack.share and (self.exchange.duration or self.exchange.delta):
+            raise ValueError("attack.share needs answers that say everything: no exchange.duration, no exchange.delta")
         if self.exchange.active > self.devices:
             raise ValueError(f"exchange.active asks {self.exchange.active} of {self.devices} devices")
         if self.devices < len(self.device_classes):

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedstill.rounds import DeviceAnswer
+from fedstill.rounds import PREQUENTIAL, DeviceAnswer
 
 TRAIN = "train.distill"
 QUERY = "query.devices"
 PACKETS, WEIGHTS = "packets", "weights"
 NUMBER = r"[0-9]{1,10}"
+SHARES = frozenset({"accuracy", PREQUENTIAL})
 MAX_METRIC = 1e15
-"""What a device measures of itself is a share or a count: anything else, such as NaN, is left out."""
+"""What a device measures of itself is one of these shares or a count: anything else, such as NaN, is left out."""
 
 
 def pack_requests(requests: Mapping[int, bytes], record: str = PACKETS) -> RecordDict:
@@ -93,21 +94,29 @@ def unpack_answers(content: RecordDict, record: str = PACKETS) -> dict[int, Devi
     metrics: dict[int, dict[str, float]] = {}
     for key, value in content.metric_records.get("metrics", MetricRecord()).items():
         device, _, name = key.partition(".")
-        if re.fullmatch(NUMBER, device) and isinstance(value, int | float) and 0 <= value <= MAX_METRIC:
+        most = 1.0 if name in SHARES else MAX_METRIC
+        if re.fullmatch(NUMBER, device) and isinstance(value, int | float) and 0 <= value <= most:
             metrics.setdefault(int(device), {})[name] = float(value)
     for device, packet in records.get(record, ConfigRecord()).items():
         if not isinstance(packet, bytes):
             raise ValueError(f"packet of device {device} is not bytes")
-        answers[int(device)] = DeviceAnswer(packet, metrics.get(int(device), {}))
+        number = _number(device)
+        answers[number] = DeviceAnswer(packet, metrics.get(number, {}))
     held = records.get("held", ConfigRecord())
     for device, reason in records.get("refusals", ConfigRecord()).items():
         version = held.get(device, 0)
-        answers[int(device)] = DeviceAnswer(
+        answers[_number(device)] = DeviceAnswer(
             b"", {}, str(reason)[:500] or "refused", version if isinstance(version, int) else 0
         )
     for device, reason in records.get("absent", ConfigRecord()).items():
-        answers[int(device)] = DeviceAnswer(b"", {}, absence=str(reason)[:500] or "no reason")
+        answers[_number(device)] = DeviceAnswer(b"", {}, absence=str(reason)[:500] or "no reason")
     return answers
+
+
+def _number(device: str) -> int:
+    if not re.fullmatch(NUMBER, device):
+        raise ValueError(f"{device[:20]!r} is no device's number")
+    return int(device)
 
 
 def devices_of(reply: Message) -> dict[int, str]:

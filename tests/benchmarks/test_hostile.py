@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hostile import ATTACKS, main
+from benchmarks.hostile import ATTACKS, assignments, attacks, main
 from simulations.commands import simulate
+from simulations.scenario import load_scenario
 
 
 @pytest.fixture(scope="module")
@@ -12,6 +13,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_options: list[str]) -> P
     out = tmp_path_factory.mktemp("hostile") / "run"
     simulate("digits", out=out, assignments=small_options[1::2], workers=1)
     return out
+
+
+def test_every_attack_of_whole_runs_is_one_that_a_scenario_takes() -> None:
+    for _, attack in attacks(0.2):
+        assert load_scenario("mnist", assignments(attack)).attack == attack
 
 
 @pytest.mark.parametrize("extra", [[], ["--distil", "mcu"]])

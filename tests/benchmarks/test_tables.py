@@ -21,3 +21,12 @@ def test_the_stored_mean_is_that_of_the_stored_seeds(scenario: str) -> None:
     summaries = [json.loads(path.read_text()) for path in sorted((FOLDER / scenario).glob("seed-*.json"))]
     assert summaries
     assert combine(summaries) == stored(scenario)
+
+
+def test_seeds_of_different_commits_have_a_line_all_the_same() -> None:
+    summaries = [json.loads(path.read_text()) for path in sorted((FOLDER / "digits").glob("seed-*.json"))]
+    summaries[1]["commit"] = "another"
+    assert "commits by seed in its summary" in facts(combine(summaries))
+    for summary in summaries:
+        summary["commit"] = "0123456789abcdef+dirty"
+    assert "commit `0123456789+dirty`" in facts(combine(summaries))

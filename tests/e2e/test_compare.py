@@ -105,6 +105,7 @@ def test_a_killed_comparison_resumes_to_the_result_of_an_undisturbed_one_and_tak
         (["fd", "--resume"], "no comparison to resume"),
         (["fd", "--keys", "/dev/null/keys"], "name another folder with --keys"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
+        (["--resume", "--seeds", "0,1"], "leave out options that change it"),
     ],
 )
 def test_bad_input_is_one_clear_line_exit_code_2_and_no_folder(wrong: list[str], reason: str, tmp_path: Path) -> None:

@@ -531,3 +531,17 @@ def test_a_round_that_decided_nothing_still_counts() -> None:
     task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 2))
     assert task.cache.version == 2
     assert len(task.cache.known) == 0
+
+
+def test_a_device_answers_in_the_encoding_of_its_class() -> None:
+    uplinks = {"mcu": "simplex1"}
+    server = ServerExchange(CONTEXT, 10, 3, uplink="simplex8", class_uplinks=uplinks, device_classes={1: "mcu"})
+    empty = LabelCache.empty(CONTEXT.proxy_size, CONTEXT.classes)
+    task = open_request(CONTEXT, empty, server.request(0, 1))
+    labels = soft_labels(task.predict, rows(len(task.predict)))
+    fine, coarse = (close_task(CONTEXT, task, labels, encoding) for encoding in ("simplex8", "simplex1"))
+    server.accept(0, 1, fine)
+    server.accept(1, 1, coarse)
+    for device, content in ((0, coarse), (1, fine)):
+        with pytest.raises(PacketError, match="agreed"):
+            server.accept(device, 1, content)

@@ -172,3 +172,29 @@ def test_more_joined_draws_than_the_proxy_set_holds_are_refused(count: int, roun
     samples = pb.Samples(draw=pb.Samples.Draw(seed=CONTEXT.seed, round=1, count=count, rounds=rounds))
     with pytest.raises(PacketError, match="joined draws exceed"):
         packet.decode_samples(CONTEXT, samples)
+
+
+def test_an_encoding_that_was_not_agreed_is_refused_before_its_labels_are_decoded() -> None:
+    labels = some_labels()
+    content = packed(labels, "float32").SerializeToString()
+    with pytest.raises(PacketError, match="encoding float32, simplex8 agreed"):
+        decode(CONTEXT, content, ids=labels.ids, agreed=packet.Agreed("simplex8", entropy_coded=True))
+    message = packed(labels, "simplex8")
+    message.entropy_coded = True
+    with pytest.raises(PacketError, match="not agreed"):
+        decode(CONTEXT, rechecked(message), ids=labels.ids, agreed=packet.Agreed("simplex8", entropy_coded=False))
+
+
+def test_a_packet_with_more_than_its_fields_is_refused() -> None:
+    content = packed().SerializeToString()
+    unknown = b"\xfa\x7f\x05extra"  # field 2047
+    for tampered in (content + unknown, content + content):
+        with pytest.raises(PacketError, match="one form"):
+            decode(CONTEXT, tampered)
+
+
+def test_an_answer_that_tells_ages_is_refused() -> None:
+    labels, message = some_labels(), packed()
+    message.ages.extend([0] * len(labels.ids))
+    with pytest.raises(PacketError, match="no ages"):
+        decode(CONTEXT, rechecked(message), ids=labels.ids)

@@ -50,3 +50,10 @@ def test_the_commit_is_that_of_the_checkout() -> None:
     if expected.returncode == 0:
         assert found is not None
         assert found.startswith(expected.stdout.strip())
+
+
+def test_a_folder_with_nothing_but_what_a_run_leaves_that_was_killed_before_it_began_is_new(tmp_path: Path) -> None:
+    with Claim(tmp_path):
+        pass
+    (tmp_path / ".config.toml.123.tmp").write_text("half")
+    check_new(tmp_path)

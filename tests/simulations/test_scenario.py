@@ -133,3 +133,9 @@ def test_a_class_names_its_numeric_format_or_leaves_it_to_measuring() -> None:
     assert load_scenario("digits", ["device_classes.mcu.format=measured"]).device_classes["mcu"].format == "measured"
     with pytest.raises(ConfigError, match=r"device_classes\.mcu\.format"):
         load_scenario("digits", ["device_classes.mcu.format=int3"])
+
+
+@pytest.mark.parametrize("change", ["exchange.duration=3", "exchange.delta=true"])
+def test_hostile_devices_with_answers_that_leave_something_out_are_refused(change: str) -> None:
+    with pytest.raises(ConfigError, match=r"attack\.share"):
+        load_scenario("digits", ["attack.share=0.2", "exchange.entropy_coding=true", change])

@@ -75,6 +75,20 @@ def test_a_metric_that_is_no_share_and_no_count_is_left_out(value: float) -> Non
     assert unpack_answers(content) == {4: DeviceAnswer(b"packet", {"accuracy": 0.5})}
 
 
+def test_a_share_above_one_is_left_out() -> None:
+    answers = {1: DeviceAnswer(b"packet", {"accuracy": 9e14, "steps": 9e14})}
+    assert unpack_answers(pack_answers(answers))[1].metrics == {"steps": 9e14}
+
+
+@pytest.mark.parametrize("name", ["1_0", " 7 ", "-1", "x"])
+@pytest.mark.parametrize("record", ["packets", "refusals", "absent"])
+def test_an_answer_of_what_is_no_devices_number_is_refused(record: str, name: str) -> None:
+    content = pack_answers({})
+    content[record] = ConfigRecord({name: b"packet" if record == "packets" else "reason"})
+    with pytest.raises(ValueError, match="no device's number"):
+        unpack_answers(content)
+
+
 @pytest.mark.parametrize("name", ["", "-1", "x", "\u00b2", "9" * 5000])
 def test_a_device_without_a_number_is_passed_over(name: str) -> None:
     identify_server(1)
