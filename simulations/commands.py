@@ -66,7 +66,8 @@ def simulate(
     hosts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Flower nodes that share the devices; default: one per 500 devices, ray: one per core."
+            min=1,
+            help="Flower nodes that share the devices; default: one per 500 devices, ray: at least one per core.",
         ),
     ] = None,
     ray_address: Annotated[
@@ -98,14 +99,15 @@ def simulate(
             raise ConfigError("--resume continues the folder named by --out; give --out")
         if changed or (method != OWN and seeds is None):
             raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
-    default_hosts = _hosts(engine, ray_address, cores)
+    least = _least_hosts(engine, ray_address, cores)
     key_folder = (keys or default_keys()).resolve()
     how = How(
         engine,
-        hosts if hosts is not None else default_hosts,
+        hosts or 0,
         workers if workers is not None else cores,
         keys=key_folder,
         ray_address=ray_address or "",
+        least=least,
     )
     changes = changes_of(assignments or [], data_dir, seed, rounds, devices)
     if fleet is not None:
@@ -127,14 +129,14 @@ def simulate(
     launch(folder, how)
 
 
-def _hosts(engine: Engine, ray_address: str | None, cores: int) -> int:
-    """Return how many hosts share the devices unless said otherwise; 0: as many as keep messages small.
+def _least_hosts(engine: Engine, ray_address: str | None, cores: int) -> int:
+    """Return how many hosts share the devices at least unless said otherwise: one for each of Ray's cores.
 
     Raises:
         ConfigError: there is no Ray cluster at the address.
     """
     if engine is Engine.local:
-        return 0
+        return 1
     if ray_address is None:
         return cores
     from simulations.engines.ray import connect

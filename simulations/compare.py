@@ -103,7 +103,8 @@ def compare(
     hosts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Flower nodes that share the devices; default: one per 500 devices, ray: one per core."
+            min=1,
+            help="Flower nodes that share the devices; default: one per 500 devices, ray: at least one per core.",
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine; default: its cores.")] = None,
@@ -120,9 +121,9 @@ def compare(
     """Run several methods on the same data, split and seeds: one table, one picture of accuracy against bytes."""
     console = Console()
     cores = default_workers()
-    used_hosts = hosts if hosts is not None else (0 if engine is Engine.local else cores)
+    least = 1 if engine is Engine.local else cores
     key_folder = (keys or default_keys()).resolve()
-    how = How(engine, used_hosts, workers if workers is not None else cores, table=False, keys=key_folder)
+    how = How(engine, hosts or 0, workers or cores, table=False, keys=key_folder, least=least)
     changes = changes_of(assignments or [], data_dir, None, rounds, devices)
     if resume:
         if out is None:

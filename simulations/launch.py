@@ -40,12 +40,13 @@ class How:
 
     Attributes:
         engine: how messages reach the hosts.
-        hosts: Flower nodes that share the devices; 0: one, or so many that no message is large.
+        hosts: Flower nodes that share the devices; 0: `least`, or so many that no message is large.
         workers: processes on this machine.
         table: whether each run prints its table.
         keys: folder of the keys that sign the releases.
         references: folder of the references that runs share; None: they share none.
         ray_address: of a running Ray cluster, for the engine `ray`; empty: Ray is started for the run.
+        least: hosts at least where `hosts` leaves it open.
     """
 
     engine: Engine
@@ -55,6 +56,7 @@ class How:
     keys: Path = field(default_factory=default_folder)
     references: Path | None = None
     ray_address: str = ""
+    least: int = 1
 
 
 def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
@@ -82,7 +84,7 @@ def launch(out: Path, how: How) -> None:
         "host": "simulations.host:build",
     }
     begin(how.workers)
-    hosts = how.hosts or hosts_of(load_scenario(str(out / CONFIG)).devices)
+    hosts = how.hosts or max(how.least, hosts_of(load_scenario(str(out / CONFIG)).devices))
     if how.engine is Engine.local:
         run_local(server_app, client_app, hosts, run_config)
         return
