@@ -50,7 +50,7 @@ def enroll(
     if proxy is not None and not proxy.is_file():
         raise ConfigError(f"{proxy}: no such file")
     own = find_home(home)
-    config = enrol(own, token, data=data, proxy=proxy, port=port)
+    config = enrol(own, token, data=data, proxy=proxy, port=port, tell=_say)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
     for name in _needed(config):
         if not getattr(config, name):

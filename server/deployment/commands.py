@@ -3,7 +3,6 @@
 import ipaddress
 import re
 import secrets
-import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.table import Table
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
-from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
+from fedstill.processes import Supervisor, sole, stopped_by_signals
 from server.delivery.logs import begin_log
 from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
 from server.deployment.control import Control
@@ -33,7 +32,6 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
-CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -50,16 +48,6 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
-        return False
-
-
-def _listens(address: str) -> bool:
-    """Return whether something takes connections at an address, host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
-            return True
-    except OSError:
         return False
 
 
@@ -206,7 +194,7 @@ def drain(
 ) -> None:
     """Before the server is stopped: let no run begin, and wait until the one in progress has ended its round."""
     own = _home(home)
-    config = own.config()
+    own.config()
     runs = Runs(own, default_keys())
     if off:
         runs.open()
@@ -214,7 +202,7 @@ def drain(
         return
     runs.close()
     _say("no run begins from now on; `fedstill server drain --off` ends that")
-    if _is_up(own, config):
+    if Control(own).is_up():
         runs.wait_until_idle(_say)
     _say("drained: no run is active; the server may be stopped")
 
@@ -222,10 +210,10 @@ def drain(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    config = own.config()
+    own.config()
     members = Registry(own / "fleet.db").members()
-    up = _is_up(own, config)
     control = Control(own)
+    up = control.is_up()
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
     for member in members:
@@ -237,11 +225,6 @@ def status(home: Folder = None) -> None:
     _say(f"server: {'up' if up else 'not up; `fedstill server start`'}{', draining' if own.draining else ''}")
     for found in control.runs() if up else []:
         _say(f"run {found.run_id}: {found.status}")
-
-
-def _is_up(own: ServerHome, config: ServerConfig) -> bool:
-    # In containers nobody holds the lock: each process has one of its own.
-    return holder(own / "run" / "server.lock") is not None or _listens(config.control)
 
 
 def certificate(
