@@ -28,6 +28,7 @@ from fedstill.errors import ConfigError
 
 NEWEST_RUN = "newest-run"
 DRAINING = "draining"
+DELIVERY = "delivery"
 
 
 class ServerConfig(Settings):
@@ -121,7 +122,16 @@ class ServerHome:
 
 
 def default_home() -> Path:
-    """Return where a server lies unless told: `FEDSTILL_SERVER`, or `fedstill/server` in the user's data folder."""
+    """Return where a server lies unless told: `FEDSTILL_SERVER`, or `fedstill/server` in the user's data folder.
+
+    Raises:
+        ConfigError: neither is set, nor XDG_DATA_HOME, and the user has no home.
+    """
     own = os.environ.get("FEDSTILL_SERVER")
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(own) if own else Path(data) / "fedstill" / "server"
+    if own:
+        return Path(own)
+    try:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise ConfigError("no home folder for a server; set FEDSTILL_SERVER or give --home") from error
+    return Path(data) / "fedstill" / "server"
