@@ -145,7 +145,7 @@ def _needed(config: DeviceConfig) -> tuple[str, ...]:
 
 def _missing(home: Home, config: DeviceConfig) -> list[str]:
     """Return what an enrolled device lacks."""
-    from client.data import read_description
+    from client.data import lacking, read_description
 
     found = []
     for name in ("data", "proxy"):
@@ -158,7 +158,8 @@ def _missing(home: Home, config: DeviceConfig) -> list[str]:
             found.append(f"{name}: {path}: no such file")
     if config.data and Path(config.data).is_file():
         try:
-            read_description(Path(config.data))
+            description = read_description(Path(config.data))
+            found += [f"{config.data}: {hint}" for hint in lacking(description.format)]
         except ConfigError as error:
             found.append(str(error))
     if not home.key.exists():
