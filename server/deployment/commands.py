@@ -1,6 +1,7 @@
 """`fedstill server init | start | token | revoke | run | drain | status | certificate`."""
 
 import ipaddress
+import json
 import re
 import secrets
 import time
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedstill.device_classes import BUDGETS
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
@@ -140,6 +142,13 @@ def token(
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", device_class) is None:
         raise ConfigError(f"--class {device_class}: a class is a short word such as pi4")
     secret = Registry(own / "fleet.db").invite(device_class, seconds_of(expires))
+    if device_class not in BUDGETS:  # beside the token, which may be read by a script; a scenario may have the class
+        known = ", ".join(BUDGETS)
+        typer.echo(
+            f"warning: class {device_class} is not built in ({known}); with such a device, only scenarios that have a "
+            "student for it can run",
+            err=True,
+        )
     print(Invitation(config.enrolment, fingerprint((own / "ca.crt").read_bytes()), secret).encode())
 
 
@@ -164,6 +173,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder [default: in the server's folder].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its last round.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and don't wait.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Parquet files of the scenario's data, laid out as on the Hugging Face hub.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
     ] = None,
@@ -173,7 +185,7 @@ def run(
     own.config()
     if bool(scenario) == bool(resume):
         raise ConfigError("give a scenario, or --resume with the folder of a run")
-    if resume and (out or assignments):
+    if resume and (out or data_dir or assignments):
         raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
     runs, registry = Runs(own, default_keys().resolve()), Registry(own / "fleet.db")
     if resume:
@@ -182,7 +194,10 @@ def run(
         name = Path(scenario).stem if scenario.endswith(".toml") else scenario
         folder = (out or own / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         runs.check_open()
-        runs.prepare(scenario, assignments or [], folder, registry.fleet())
+        changes = list(assignments or [])
+        if data_dir is not None:
+            changes.append(f"data.dir={json.dumps(str(data_dir.resolve()))}")
+        runs.prepare(scenario, changes, folder, registry.fleet())
     number = runs.start(folder, registry.owners())
     _say(f"run {number} in {folder}")
     if not detach and runs.follow(folder, number, _say):
