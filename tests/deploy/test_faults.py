@@ -222,7 +222,7 @@ def test_a_device_that_is_revoked_in_mid_run_takes_no_further_part(deployment: D
     assert set(found[-1]["refused"]) == {str(number)}
 
 
-def test_a_third_of_the_devices_gone_in_one_round_is_back_in_the_next(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_third_of_the_devices_gone_in_one_round_comes_back(deployment: Deployment, tmp_path: Path) -> None:
     """It loses power between the first two rounds. The others go on meanwhile, so there are rounds left for it."""
     out = tmp_path / "run"
     deployment.begin(out, "rounds=7", "exchange.quorum=0.6", IMPATIENT)
