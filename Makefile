@@ -32,6 +32,7 @@ test: setup ## Run the whole test suite, two files at a time
 
 .PHONY: test-deploy
 test-deploy: setup ## Run the tests of real servers and devices, as processes and, as root with Docker, as containers
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then bash scripts/ci-packages.sh; fi
 	@if bash scripts/deploy-packages.sh; then PYTHON=$(BIN)/python bash scripts/deploy-images.sh; fi
 	$(BIN)/python -m pytest -m deploy $(ARGS) tests/deploy
 

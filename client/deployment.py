@@ -50,7 +50,7 @@ def enroll(
     if proxy is not None and not proxy.is_file():
         raise ConfigError(f"{proxy}: no such file")
     own = find_home(home)
-    config = enrol(own, token, data=data, proxy=proxy, port=port)
+    config = enrol(own, token, data=data, proxy=proxy, port=port, tell=_say)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
     for name in _needed(config):
         if not getattr(config, name):
@@ -145,7 +145,7 @@ def _needed(config: DeviceConfig) -> tuple[str, ...]:
 
 def _missing(home: Home, config: DeviceConfig) -> list[str]:
     """Return what an enrolled device lacks."""
-    from client.data import read_description
+    from client.data import lacking, read_description
 
     found = []
     for name in ("data", "proxy"):
@@ -158,7 +158,8 @@ def _missing(home: Home, config: DeviceConfig) -> list[str]:
             found.append(f"{name}: {path}: no such file")
     if config.data and Path(config.data).is_file():
         try:
-            read_description(Path(config.data))
+            description = read_description(Path(config.data))
+            found += [f"{config.data}: {hint}" for hint in lacking(description.format)]
         except ConfigError as error:
             found.append(str(error))
     if not home.key.exists():

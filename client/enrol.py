@@ -7,8 +7,11 @@ to the server only under it. Its private key is made here and never leaves.
 import hashlib
 import http.client
 import json
+import logging
 import os
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,28 @@ from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
 from fedstill.release.trust import Trust
 
+log = logging.getLogger("fedstill")
 TIMEOUT = 150.0  # seconds; the server registers the device before it answers
+PATIENCE = 60.0
+"""Seconds to wait for a server that is still starting."""
+PAUSE = 1.0  # seconds between two attempts
+STARTING = (http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT)
+"""What a proxy, or the enrolment service, answers while what stands behind it is not up."""
 MAX_REPLY = 64 * 1024
 
 
+class _StartingError(ConfigError):
+    """The server is not up, which may pass."""
+
+
 def enrol(
-    home: Home, token: str, *, data: Path | None = None, proxy: Path | None = None, port: int = 9094
+    home: Home,
+    token: str,
+    *,
+    data: Path | None = None,
+    proxy: Path | None = None,
+    port: int = 9094,
+    tell: Callable[[str], object] = log.info,
 ) -> DeviceConfig:
     """Make this machine a device of the token's server.
 
@@ -45,9 +64,10 @@ def enrol(
         data: description of the device's data.
         proxy: the proxy set.
         port: loopback port for Flower's processes.
+        tell: is called with a line if the server is not up yet and waited for, `PATIENCE` seconds at most.
 
     Raises:
-        ConfigError: there is a device already, the token is refused, or the server is not the token's.
+        ConfigError: there is a device already, the token is refused, or the server is not up or not the token's.
     """
     if home.config_path.exists():
         raise ConfigError(
@@ -56,8 +76,7 @@ def enrol(
     invitation = Invitation.decode(token)
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     public = _public_key(home.key)
-    authority = _authority(invitation)
-    reply = _ask(invitation, authority, {"token": invitation.secret, "public_key": public})
+    authority, reply = _asked(invitation, {"token": invitation.secret, "public_key": public}, tell)
     told = {key: reply.get(key) for key in ("number", "device_class", "superlink")}
     if isinstance(reply.get("root"), str) and not home.root.exists():  # its owner may have put another one there
         _check_root(reply["root"], invitation.address)
@@ -69,6 +88,24 @@ def enrol(
     write_atomic(home.authority, authority)
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
     return config
+
+
+def _asked(
+    invitation: Invitation, content: dict[str, str], tell: Callable[[str], object]
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the server's authority and its reply, waiting for a server that is still starting."""
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            authority = _authority(invitation)
+            return authority, _ask(invitation, authority, content)
+        except _StartingError as error:
+            if time.monotonic() > began + PATIENCE:
+                raise
+            if not told:
+                tell(f"{error}; waiting for it, {PATIENCE:g} s at most")
+                told = True
+            time.sleep(PAUSE)
 
 
 def _check_root(content: str, address: str) -> None:
@@ -113,6 +150,8 @@ def _authority(invitation: Invitation) -> bytes:
     anyone.check_hostname = False
     anyone.verify_mode = ssl.CERT_NONE
     status, content = _exchange(invitation, anyone, "GET", "/ca.crt")
+    if status in STARTING:
+        raise _StartingError(f"{invitation.address} has no enrolment service that is up (status {status})")
     if status != http.client.OK:
         raise ConfigError(f"{invitation.address} can't enrol just now (status {status}); try again in a minute")
     try:
@@ -133,6 +172,8 @@ def _ask(invitation: Invitation, authority: bytes, content: dict[str, str]) -> d
         said = None
     if not isinstance(said, dict):
         raise ConfigError(f"{invitation.address} does not answer as an enrolment service does (status {status})")
+    if status in STARTING:
+        raise _StartingError(f"{invitation.address} can't enrol yet: {str(said.get('error', status))[:500]}")
     if status != http.client.OK:
         raise ConfigError(f"{invitation.address} refused: {str(said.get('error', status))[:500]}")
     return said
@@ -149,6 +190,8 @@ def _exchange(
         return response.status, response.read(MAX_REPLY)
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(refusal(invitation.address, error)) from error
+    except ConnectionRefusedError as error:
+        raise _StartingError(f"nothing answers at {invitation.address}, no enrolment service is up") from error
     except (OSError, http.client.HTTPException) as error:
         raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error
     finally:

@@ -61,7 +61,9 @@ def _load_rooms(named: list[str]) -> None:
         except ModuleNotFoundError as error:
             if wanted:
                 extra = EXTRAS.get(entry.value.split(".")[0], "sim")
-                text = f"{entry.name} needs {error.name}, which is not installed: pip install 'fedstill[{extra}]'"
+                text = (
+                    f"{entry.name} needs {error.name}, which is not installed: install Fedstill with the extra {extra}"
+                )
                 Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {text}", markup=False)
                 sys.exit(2)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian packages that CI needs beyond Python, git and make.
+# Debian packages that all tests together need beyond Python, git and make; those of containers apart.
 set -euo pipefail
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)          # the students of microcontrollers

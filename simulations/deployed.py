@@ -103,7 +103,10 @@ def of_fleet(name: str, changes: Iterable[str], fleet: Mapping[int, str]) -> Sce
     known = raw.get("device_classes", {})
     for number, kind in sorted(fleet.items()):
         if kind not in known:
-            raise ConfigError(f"device {number} is of class {kind}, for which scenario {name} has no student")
+            raise ConfigError(
+                f"device {number} is of class {kind}, for which scenario {name} has no student; add one, or "
+                f"`fedstill server revoke {number}`"
+            )
     raw["device_classes"] = {kind: known[kind] for kind in known if kind in fleet.values()}
     return resolved(raw, [*changes, f"devices={len(fleet)}"], f"scenario {name}")
 

@@ -112,17 +112,19 @@ class Carrier:
         key = hashlib.sha256(f"{run} {plan}".encode()).hexdigest()
         if self._device is None or self._device[0] != key:
             folder = self._home.state / run
-            self._check_plan(folder, plan)
-            device = self._build(DevicePlan.read(plan), folder)
+            found = DevicePlan.read(plan)
+            self._check_plan(folder, found)
+            device = self._build(found, folder)
             write_atomic(folder / PLAN, plan.encode())
             keep_newest(self._home.state, folder, KEPT_RUNS)
             self._device = (key, device)
         return self._device[1]
 
     @staticmethod
-    def _check_plan(folder: Path, plan: str) -> None:
+    def _check_plan(folder: Path, plan: DevicePlan) -> None:
+        # By what they say, not as text: a server that was upgraded in mid-run names settings that it did not know.
         known = folder / PLAN
-        if known.exists() and known.read_text() != plan:
+        if known.exists() and DevicePlan.read(known.read_text()) != plan:
             raise ConfigError("the run's plan is not the one that it began with")
 
     def _build(self, plan: DevicePlan, folder: Path) -> Learner:

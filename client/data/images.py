@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,24 @@ from fedstill.tasks import Images, Task
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 MODES = {1: "L", 3: "RGB"}
-EXTRA = "install the extra edge-train"
+PILLOW = "encoded images need Pillow, which the extra edge brings: `pip install pillow` where Fedstill is installed"
+PYARROW = (
+    "parquet needs pyarrow, which is too much for small boards to be in the extra edge: `pip install pyarrow` where "
+    "Fedstill is installed, or use another format"
+)
+NEEDS: Mapping[str, Mapping[str, str]] = {
+    "folders": {"PIL": PILLOW},
+    "csv": {"PIL": PILLOW},
+    "parquet": {"pyarrow": PYARROW, "PIL": PILLOW},
+}
+"""What the formats of encoded images need, by the module's name, with what to say where it is not."""
 
 Sample = tuple[bytes, Any, str]  # encoded image, label, where both were found
+
+
+def lacking(form: str) -> list[str]:
+    """Return what is not installed that a format of data needs, a line each."""
+    return [hint for module, hint in NEEDS.get(form, {}).items() if find_spec(module) is None]
 
 
 def from_folders(path: Path, description: DataDescription, task: Task) -> tuple[Images, Ints]:
@@ -74,7 +90,7 @@ def from_parquet(path: Path, description: DataDescription, task: Task) -> tuple[
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise DataError(f"{path}: parquet needs pyarrow: {EXTRA}") from error
+        raise DataError(f"{path}: {PYARROW}") from error
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no .parquet file here")
@@ -114,7 +130,7 @@ def _decoded(samples: Iterator[Sample], description: DataDescription, task: Task
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise DataError(f"{description.path}: encoded images need Pillow: {EXTRA}") from error
+        raise DataError(f"{description.path}: {PILLOW}") from error
     channels, height, width = task.input_shape
     if channels not in MODES:
         raise DataError(f"task {task.name} has images of {channels} channels; encoded ones have 1 or 3: use npz")

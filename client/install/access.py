@@ -32,8 +32,8 @@ def check_code(users: Users) -> None:
     for user in users.names():
         if not _as(user, [sys.executable, "-P", "-c", "import client.home"]):
             raise ConfigError(
-                f"user {user} can't run {sys.executable}; install Fedstill where every user can, for example with "
-                "`sudo pipx install --global`, and use that one"
+                f"user {user} can't run {sys.executable}; install Fedstill where every user can, for example in "
+                "an environment below /opt (docs/pi.md), and use that one"
             )
 
 

@@ -37,7 +37,7 @@ def connect() -> Any:
         import docker
         import requests
     except ModuleNotFoundError as error:
-        raise ConfigError("the lab needs Docker's SDK; pip install 'fedstill[lab]'") from error
+        raise ConfigError("the lab needs Docker's SDK; install Fedstill with the extra lab") from error
     try:
         client = docker.from_env(timeout=TIMEOUT)
         client.ping()

@@ -16,17 +16,17 @@ from fedstill.files import write_atomic
 from fedstill.release.verify import NAME
 from server.delivery import rollout as rollouts
 from server.delivery.rollout import Rollout
-from server.delivery.state import State, default_state
+from server.delivery.state import State, default_state, found_state
 from server.delivery.summary import Found, Summary
 
 StateFolder = Annotated[
-    Path | None, typer.Option("--state", help="Folder of the service's state [default: the installation's own].")
+    Path | None, typer.Option("--state", help="Folder of the service's state [default: the server's, or its own].")
 ]
 DASH = "—"
 
 
 def _state(folder: Path | None) -> State:
-    return State((folder or default_state()).resolve())
+    return State((folder or found_state()).resolve())
 
 
 def deliver(
@@ -39,7 +39,9 @@ def deliver(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="No certificate; this machine alone is served.")] = False,
     metrics_address: Annotated[str | None, typer.Option(help="host:port of the metrics [default: none].")] = None,
-    state: StateFolder = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder of the service's state [default: the installation's own].")
+    ] = None,
 ) -> None:
     """Deliver the releases of a store to devices, and keep what they tell."""
     from server.delivery.logs import log_as_json
@@ -50,7 +52,8 @@ def deliver(
     if "://" not in store:
         store = str(Path(store).resolve())
     log_as_json()
-    asyncio.run(serve(Options(store, _state(state).folder, address, cert, key, client_ca, metrics_address)))
+    folder = (state or default_state()).resolve()
+    asyncio.run(serve(Options(store, folder, address, cert, key, client_ca, metrics_address)))
 
 
 def rollout(

@@ -17,6 +17,7 @@ from fedstill.files import write_json
 from fedstill.folders import data_folder
 from fedstill.release.verify import NAME
 from server.delivery.rollout import Rollout
+from server.deployment.home import DELIVERY, default_home
 
 STORE, ROLLOUTS, TELEMETRY = "store.json", "rollouts", "telemetry.sqlite"
 
@@ -29,12 +30,22 @@ class Service(Settings):
 
 
 def default_state() -> Path:
-    """Return where the service keeps its state unless told otherwise.
+    """Return where a service of its own keeps its state unless told otherwise.
 
     Raises:
         ConfigError: neither XDG_DATA_HOME is set nor has the user a home.
     """
     return data_folder("delivery", "the service's state", "give --state")
+
+
+def found_state() -> Path:
+    """Return the state that commands mean unless told: the server's, or `default_state` where it never delivered.
+
+    Raises:
+        ConfigError: the user has no home to look in.
+    """
+    servers = default_home() / DELIVERY
+    return servers if (servers / STORE).exists() else default_state()
 
 
 class State:

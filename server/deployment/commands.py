@@ -1,9 +1,9 @@
 """`fedstill server init | start | token | revoke | run | drain | status | certificate`."""
 
 import ipaddress
+import json
 import re
 import secrets
-import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedstill.device_classes import BUDGETS
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
 from fedstill.invitation import Invitation
-from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
+from fedstill.processes import Supervisor, sole, stopped_by_signals
 from server.delivery.logs import begin_log
 from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
 from server.deployment.control import Control
@@ -33,7 +34,6 @@ Folder = Annotated[
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
-CONNECT_SECONDS = 5.0
 GONE = "unregistered"
 """What Flower calls a SuperNode that it turns away."""
 
@@ -50,16 +50,6 @@ def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6
     except ValueError:
-        return False
-
-
-def _listens(address: str) -> bool:
-    """Return whether something takes connections at an address, host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
-            return True
-    except OSError:
         return False
 
 
@@ -152,6 +142,13 @@ def token(
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", device_class) is None:
         raise ConfigError(f"--class {device_class}: a class is a short word such as pi4")
     secret = Registry(own / "fleet.db").invite(device_class, seconds_of(expires))
+    if device_class not in BUDGETS:  # beside the token, which may be read by a script; a scenario may have the class
+        known = ", ".join(BUDGETS)
+        typer.echo(
+            f"warning: class {device_class} is not built in ({known}); with such a device, only scenarios that have a "
+            "student for it can run",
+            err=True,
+        )
     print(Invitation(config.enrolment, fingerprint((own / "ca.crt").read_bytes()), secret).encode())
 
 
@@ -176,6 +173,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder [default: in the server's folder].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its last round.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and don't wait.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Parquet files of the scenario's data, laid out as on the Hugging Face hub.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
     ] = None,
@@ -185,7 +185,7 @@ def run(
     own.config()
     if bool(scenario) == bool(resume):
         raise ConfigError("give a scenario, or --resume with the folder of a run")
-    if resume and (out or assignments):
+    if resume and (out or data_dir or assignments):
         raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
     runs, registry = Runs(own, default_keys().resolve()), Registry(own / "fleet.db")
     if resume:
@@ -194,7 +194,10 @@ def run(
         name = Path(scenario).stem if scenario.endswith(".toml") else scenario
         folder = (out or own / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         runs.check_open()
-        runs.prepare(scenario, assignments or [], folder, registry.fleet())
+        changes = list(assignments or [])
+        if data_dir is not None:
+            changes.append(f"data.dir={json.dumps(str(data_dir.resolve()))}")
+        runs.prepare(scenario, changes, folder, registry.fleet())
     number = runs.start(folder, registry.owners())
     _say(f"run {number} in {folder}")
     if not detach and runs.follow(folder, number, _say):
@@ -206,7 +209,7 @@ def drain(
 ) -> None:
     """Before the server is stopped: let no run begin, and wait until the one in progress has ended its round."""
     own = _home(home)
-    config = own.config()
+    own.config()
     runs = Runs(own, default_keys())
     if off:
         runs.open()
@@ -214,7 +217,7 @@ def drain(
         return
     runs.close()
     _say("no run begins from now on; `fedstill server drain --off` ends that")
-    if _is_up(own, config):
+    if Control(own).is_up():
         runs.wait_until_idle(_say)
     _say("drained: no run is active; the server may be stopped")
 
@@ -222,10 +225,10 @@ def drain(
 def status(home: Folder = None) -> None:
     """Show the fleet and the runs."""
     own = _home(home)
-    config = own.config()
+    own.config()
     members = Registry(own / "fleet.db").members()
-    up = _is_up(own, config)
     control = Control(own)
+    up = control.is_up()
     nodes = control.nodes() if up else {}
     table = Table("device", "class", "state", "enrolled")
     for member in members:
@@ -237,11 +240,6 @@ def status(home: Folder = None) -> None:
     _say(f"server: {'up' if up else 'not up; `fedstill server start`'}{', draining' if own.draining else ''}")
     for found in control.runs() if up else []:
         _say(f"run {found.run_id}: {found.status}")
-
-
-def _is_up(own: ServerHome, config: ServerConfig) -> bool:
-    # In containers nobody holds the lock: each process has one of its own.
-    return holder(own / "run" / "server.lock") is not None or _listens(config.control)
 
 
 def certificate(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ import tomli_w
 
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
-from fedstill.processes import script
+from fedstill.processes import holder, script
 from server.deployment.home import ServerHome
 
 CONNECTION = "fedstill"
 TIMEOUT = 120.0  # seconds; `flwr` waits for a SuperLink that is not there
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class Control:
     """
 
     home: ServerHome
+
+    def listens(self) -> bool:
+        """Return whether the SuperLink takes connections: it needs some seconds from its start."""
+        host, _, port = self.home.config().control.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+                return True
+        except OSError:
+            return False
+
+    def is_up(self) -> bool:
+        """Return whether there is a server: one that `fedstill server start` keeps, or a SuperLink that answers."""
+        # In containers nobody holds the lock: each process has one of its own.
+        return holder(self.home / "run" / "server.lock") is not None or self.listens()
 
     def register(self, public_key: bytes, name: str) -> int:
         """Let the holder of a key connect as a SuperNode; return its node id.

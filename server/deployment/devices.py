@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fedstill.device_classes import BUDGETS, MB, budget_of
-from fedstill.processes import holder
 from server.delivery.records import read_summary
-from server.delivery.state import State, default_state
+from server.delivery.state import State, found_state
 from server.delivery.summary import Found
 from server.deployment.control import Control
-from server.deployment.home import ServerHome, default_home
+from server.deployment.home import DELIVERY, ServerHome, default_home
 from server.enrolment.registry import Member, Registry
 
 DASH = "—"
@@ -60,7 +59,7 @@ def devices(
         Path | None, typer.Option("--home", help="The server's folder [default: FEDSTILL_SERVER or the user's own].")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", help="The delivery service's state [default: the installation's own].")
+        Path | None, typer.Option("--state", help="The delivery service's state [default: in the server's folder].")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
@@ -71,9 +70,11 @@ def devices(
     if home is not None or (own / "server.toml").exists():
         own.config()
         members = Registry(own / "fleet.db").members()
-        if holder(own / "run" / "server.lock") is not None:
-            nodes = Control(own).nodes()
-    records = State((state or default_state()).resolve()).telemetry
+        control = Control(own)
+        if control.is_up():
+            nodes = control.nodes()
+    kept = state or (own / DELIVERY if home is not None else found_state())
+    records = State(kept.resolve()).telemetry
     classes = overview(members, nodes, read_summary(records).found if records.exists() else ())
     if as_json:
         print(json.dumps({"server": nodes is not None, "classes": classes}, indent=2))

@@ -28,6 +28,7 @@ from fedstill.folders import data_folder
 
 NEWEST_RUN = "newest-run"
 DRAINING = "draining"
+DELIVERY = "delivery"
 
 
 class ServerConfig(Settings):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from fedstill.errors import ConfigError
 from fedstill.processes import Program, module, script, search_path
-from server.deployment.home import ServerConfig, ServerHome
+from server.deployment.home import DELIVERY, ServerConfig, ServerHome
 
 
 def programs(home: ServerHome) -> list[Program]:
@@ -70,5 +70,5 @@ def _delivery(home: ServerHome, config: ServerConfig) -> list[str]:
         *("--address", f"{host}:{config.delivery_port}"),
         *("--cert", str(home / "server.crt")),
         *("--key", str(home / "server.key")),
-        *("--state", str(home / "delivery")),
+        *("--state", str(home / DELIVERY)),
     )

@@ -3,6 +3,7 @@
     GET  /ca.crt      the authority's certificate; a device compares it with the fingerprint in its token
     POST /v1/enroll   {"token": secret, "public_key": OpenSSH}
                       -> {"number", "device_class", "superlink", "delivery", "root"}
+                      or status 503 while the SuperLink is still starting: ask again
 
 It is open to everyone, so: small requests, short timeouts, few at a time, and no answer tells more than what is wrong
 with the request.
@@ -44,6 +45,9 @@ MAX_SECRET = 200
 class Nodes(Protocol):
     """Where devices are registered; Flower's control API."""
 
+    def listens(self) -> bool:
+        """Return whether it is there."""
+
     def register(self, public_key: bytes, name: str) -> int:
         """Let the holder of a key connect; return its node id."""
 
@@ -64,6 +68,11 @@ class Enrolment:
         self._superlink = superlink
         self._also = dict(also or {})
         self._lock = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether devices can be registered now."""
+        return self._nodes.listens()
 
     def enrol(self, secret: str, public_key: str) -> dict[str, Any]:
         """Admit the holder of a key, and return what it needs to know.
@@ -125,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.BAD_REQUEST, {"error": "not a request for enrolment"})
             return
         self.server.arrived(self.connection)
+        if not self.server.enrolment.ready:
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the SuperLink is not up"})
+            return
         try:
             self._say(HTTPStatus.OK, self.server.enrolment.enrol(secret, public_key))
         except ConfigError as error:

@@ -62,6 +62,15 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
     assert "the device's key is gone" in fedstill("doctor", "--home", str(home.folder)).output
 
 
+def test_the_doctor_tells_what_the_data_need_and_is_not_installed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.data.images.find_spec", lambda name: None)
+    (tmp_path / "data.toml").write_text('format = "folders"\npath = "photos"\n')
+    home.config_path.write_text(CONFIG + f'data = "{tmp_path / "data.toml"}"\n')
+    assert "data.toml: encoded images need Pillow" in fedstill("doctor", "--home", str(home.folder)).output
+
+
 def test_a_home_too_deep_for_a_socket_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for a Unix socket"):
         Home(tmp_path / ("x" * 100)).socket  # noqa: B018

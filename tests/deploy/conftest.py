@@ -1,7 +1,11 @@
-"""One deployment for all tests, which takes longer to begin than they do: each leaves it as it found it."""
+"""One deployment for all tests, which takes longer to begin than they do: each leaves it as it found it.
+
+With FEDSTILL_NO_SKIPS a test that can't run here fails with its reason: CI is to see when it no longer tests something.
+"""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,18 @@ from typing import Any
 import pytest
 
 from tests.deploy.deployment import Deployment, fedstill, rows
+
+NO_SKIPS = "FEDSTILL_NO_SKIPS"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if os.environ.get(NO_SKIPS) and report.skipped and not hasattr(report, "wasxfail"):
+        *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (str(report.longrepr),)
+        report.outcome = "failed"
+        report.longrepr = f"this must run here, and did not: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

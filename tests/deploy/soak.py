@@ -71,9 +71,12 @@ def soak(deployment: Deployment, devices: int, seconds: float, every: float) -> 
                 kill_at += every
                 home = deployment.device(random.randrange(devices))
                 program = random.choice(["agent", "supernode"])
-                with suppress(OSError, ValueError):
+                try:
                     deployment.kill(home, program)
-                print(f"killed {program} of {home.name}", flush=True)
+                except (OSError, ValueError) as error:  # it is between its end and its next start
+                    print(f"not killed: {program} of {home.name}: {error}", flush=True)
+                else:
+                    print(f"killed {program} of {home.name}", flush=True)
         code = deployment.ended(out)
         ended_well &= code == 0
         shutil.rmtree(place)

@@ -1,6 +1,8 @@
 """The Kubernetes manifests and the compose file: valid, and telling the same story."""
 
 import re
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,21 @@ def test_no_container_is_root_or_without_limits() -> None:
         assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert {"requests", "limits"} <= one["resources"].keys()
         assert "memory" in one["resources"]["limits"]
+
+
+def test_private_keys_stay_private_at_each_start(tmp_path: Path) -> None:
+    """A volume whose group is set at each mount has files that the group may read; such keys are refused."""
+    assert pod()["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    (settle,) = pod()["spec"]["initContainers"]
+    script = settle["command"][-1].replace("/etc/fedstill/init", str(tmp_path / "init"))
+    for name in ("init", "server", "keys"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "init" / "ca.crt").touch()
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)  # before there are keys
+    key = tmp_path / "keys" / "root-1.pem"
+    key.touch(mode=0o660)
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
 
 def test_what_a_container_mounts_is_there() -> None:

@@ -19,4 +19,6 @@ def test_a_command_of_such_a_room_says_what_to_install(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="2"):
         _load_rooms(["lab"])
     said = " ".join(capsys.readouterr().err.split())
-    assert said == "fedstill: lab needs deploy.no_such_module, which is not installed: pip install 'fedstill[lab]'"
+    assert (
+        said == "fedstill: lab needs deploy.no_such_module, which is not installed: install Fedstill with the extra lab"
+    )

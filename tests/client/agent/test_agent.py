@@ -1,5 +1,6 @@
 """The agent behind its socket, asked by the shim, as in a deployment but for Flower between them."""
 
+import json
 import os
 import stat
 import threading
@@ -12,7 +13,7 @@ import pytest
 import tomli_w
 from flwr.app import Context, Message, RecordDict
 
-from client.agent.carrier import KEPT_RUNS, Carrier
+from client.agent.carrier import KEPT_RUNS, PLAN, Carrier
 from client.agent.service import serve
 from client.app import app
 from client.home import Home
@@ -202,6 +203,24 @@ def test_a_run_keeps_the_plan_that_it_began_with(small: Scenario, shelf: Shelf, 
     other = plan.model_copy(update={"seed": plan.seed + 1})
     answer = Carrier(home).answer("run-1", other.model_dump_json(), {1: b""})[1]
     assert answer.refusal == "the run's plan is not the one that it began with"
+
+
+def test_a_run_that_began_before_an_upgrade_of_the_server_goes_on(
+    small: Scenario, shelf: Shelf, home: Home, plan: DevicePlan
+) -> None:
+    """The file is what an earlier server told, before devices had centroids or learners."""
+    began = json.loads(Path(__file__).with_name("plan-of-an-earlier-version.json").read_text())
+    own = {"seed": plan.seed, "proxy_digest": plan.proxy_digest, "proxy_size": plan.proxy_size}
+    old = json.dumps({**began, **own})
+    new = DevicePlan.read(old).model_dump_json(exclude_none=True)
+    assert "centroids" in new
+    assert "centroids" not in old
+    folder = home.state / "run-1"
+    folder.mkdir(parents=True)
+    (folder / PLAN).write_text(old)
+    assert Carrier(home).answer("run-1", new, {1: request(small, shelf)})[1].packet
+    other = DevicePlan.read(old).model_copy(update={"seed": plan.seed + 1}).model_dump_json()
+    assert "not the one" in str(Carrier(home).answer("run-1", other, {1: b""})[1].refusal)
 
 
 def test_another_proxy_set_is_refused_without_telling_paths(home: Home, plan: DevicePlan, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import csv
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from client.data import DataDescription, load, read_description
+from client.data import DataDescription, lacking, load, read_description
 from fedstill.errors import ConfigError, DataError
 from fedstill.tasks import Arrays, Images, Task
 
@@ -100,6 +101,27 @@ def test_an_image_of_another_size_is_refused_or_scaled_when_asked(form: str, tmp
     if form != "npz":
         scaled = load(description.model_copy(update={"resize": True}), larger)
         assert scaled.private.images.shape == (5, 1, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("form", "module", "hint"),
+    [("folders", "PIL", "Pillow"), ("csv", "PIL", "Pillow"), ("parquet", "pyarrow", "pip install pyarrow")],
+)
+def test_what_a_format_needs_and_is_not_installed_is_told(
+    form: str, module: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    description = DataDescription(format=form, path=str(tmp_path / write(form, tmp_path, *samples(GREY))))  # type: ignore[arg-type]
+    assert lacking(form) == []
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("client.data.images.find_spec", lambda name: None if name == module else name)
+    (said,) = lacking(form)
+    assert hint in said
+    with pytest.raises(DataError, match=hint):
+        load(description, GREY)
+
+
+def test_arrays_need_nothing_else() -> None:
+    assert lacking("npz") == []
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from cryptography import x509
 from typer.testing import CliRunner
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, DataError
 from fedstill.invitation import Invitation
 from server.commands import register
 from server.deployment import commands
@@ -121,6 +121,22 @@ def test_a_token_names_the_server_and_its_authority(home: Path) -> None:
     found = Invitation.decode(fedstill("server", "token", "--class", "pi4", "--home", str(home)))
     assert found.address == "fl.example.org:8001"
     assert found.authority == fingerprint((home / "ca.crt").read_bytes())
+
+
+def test_a_class_that_is_not_built_in_is_warned_of_beside_the_token(home: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    for kind, warned in (("pi4", False), ("p4", True)):
+        done = CliRunner().invoke(app, ["server", "token", "--class", kind, "--home", str(home)])
+        assert Invitation.decode(done.stdout)
+        assert (f"warning: class {kind} is not built in" in done.stderr) is warned
+
+
+def test_a_run_takes_its_scenarios_data_from_a_folder(home: Path, tmp_path: Path) -> None:
+    registry = Registry(home / "fleet.db")
+    registry.registered(registry.admit(registry.invite("pi4", 60), "key").number, 7)
+    with pytest.raises(DataError, match=rf"{tmp_path}/none/ylecun/mnist/mnist: no train-\*\.parquet there"):
+        fedstill("server", "run", "mnist", "--data-dir", str(tmp_path / "none"), "--home", str(home))
 
 
 def test_without_a_server_the_commands_say_how_to_make_one(tmp_path: Path) -> None:

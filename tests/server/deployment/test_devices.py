@@ -1,4 +1,5 @@
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ from typer.testing import CliRunner
 
 from fedstill.device_classes import BUDGETS
 from fedstill.errors import ConfigError
+from server.delivery.state import State, found_state
 from server.delivery.summary import Found
+from server.deployment.control import Control
 from server.deployment.devices import overview, register
-from server.enrolment.registry import Member
+from server.enrolment.registry import Member, Registry
 
 
 def member(number: int, kind: str, revoked: float | None = None) -> Member:
@@ -63,6 +66,31 @@ def test_the_command_prints_a_table_or_json_where_no_server_is(tmp_path: Path, m
     told = json.loads(CliRunner().invoke(app(), ["devices", "--json", *state]).output)
     assert told["server"] is False
     assert [one["device_class"] for one in told["classes"]] == list(BUDGETS)
+
+
+def test_a_server_whose_processes_are_containers_is_up_where_its_superlink_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody holds a lock there."""
+    registry = Registry(tmp_path / "fleet.db")
+    registry.registered(registry.admit(registry.invite("pi4", 60), "key").number, 7)
+    monkeypatch.setattr(Control, "nodes", lambda self: {7: "online"})
+    with socket.create_server(("127.0.0.1", 0)) as superlink:
+        config = f'host = "fl.example.org"\nport = {superlink.getsockname()[1]}\n'
+        (tmp_path / "server.toml").write_text(config)
+        said = CliRunner().invoke(app(), ["devices", "--json", "--home", str(tmp_path)])
+    assert json.loads(said.output)["server"], said.output
+    assert [one["online"] for one in json.loads(said.output)["classes"] if one["enrolled"]] == [1]
+
+
+def test_what_devices_told_is_found_in_the_folder_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSTILL_SERVER", str(tmp_path / "server"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert found_state() == tmp_path / "fedstill" / "delivery"
+    State(tmp_path / "server" / "delivery").begin(str(tmp_path / "store"))
+    assert found_state() == tmp_path / "server" / "delivery"
 
 
 def test_a_folder_that_is_no_server_is_named(tmp_path: Path) -> None:

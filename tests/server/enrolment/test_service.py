@@ -24,11 +24,16 @@ from server.release.keys import open_keys
 
 
 class Nodes:
-    """Notes who is registered; refuses while it is told to."""
+    """Notes who is registered; refuses while it is told to, and is not there until it was asked so often."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.down = False
+        self.starting = 0
+
+    def listens(self) -> bool:
+        self.starting -= 1
+        return self.starting < 0
 
     def register(self, public_key: bytes, name: str) -> int:
         if self.down:
@@ -149,10 +154,34 @@ def test_a_device_may_try_again_when_the_superlink_was_away(service: Service, tm
     assert service.registry.fleet() == {0: "pi4"}
 
 
-def test_nobody_there_is_told(service: Service, tmp_path: Path) -> None:
+def test_a_server_that_is_still_starting_is_waited_for(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.enrol.PAUSE", 0.01)
+    service.nodes.starting = 3
+    told: list[str] = []
+    assert enrol(Home(tmp_path / "device"), service.token(), tell=told.append).number == 0
+    (line,) = told
+    assert "can't enrol yet: the SuperLink is not up; waiting for it" in line
+
+
+def test_a_server_that_does_not_come_up_is_told_in_the_end(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.enrol.PATIENCE", 0.0)
+    service.nodes.starting = 1000
+    home, token = Home(tmp_path / "device"), service.token()
+    with pytest.raises(ConfigError, match="the SuperLink is not up"):
+        enrol(home, token)
+    service.nodes.starting = 0
+    assert enrol(home, token).number == 0
+
+
+def test_nobody_there_is_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.enrol.PATIENCE", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    with pytest.raises(ConfigError, match="can't be reached"):
+    with pytest.raises(ConfigError, match="nothing answers at"):
         enrol(Home(tmp_path / "device"), service.token(port=port))
 
 
