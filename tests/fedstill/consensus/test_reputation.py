@@ -55,7 +55,9 @@ def test_liars_lose_their_reputation_and_the_honest_keep_theirs(lie: str, with_t
     result = reputable_experts(votes)
     assert result.reputation is not None
     assert result.reputation[:2].max() < 0.1
-    assert result.reputation[2:].min() > 0.4
+    assert (
+        result.reputation[2:].min() > 0.4 - 1e-6
+    )  # beside a constant liar it is 0.4, which processors round either way
     assert right(result.labels) == 1
 
 
