@@ -24,7 +24,7 @@ from fedstill.rng import torch_seed
 from fedstill.settings import FitSettings
 from fedstill.soft_labels import Floats
 from fedstill.tasks import Images, Task
-from server.release.export import export
+from server.release.export import export, write_stripped
 from server.release.formats import FORMATS, Format
 from server.release.quiet import quiet
 from server.release.runtime import logits
@@ -83,6 +83,7 @@ def distil_aware(
     try:
         converted = _learned(deepcopy(model), task, student, lesson)
         export(converted, task, target)
+        write_stripped(unshared(onnx.load(target)), target)
     except Exception as error:  # of torch's exporters and torchao's rewriting, which raise whatever they meet
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{student} can't learn under quantization: {reason}") from error
@@ -110,3 +111,24 @@ def _learned(model: nn.Module, task: Task, student: str, lesson: Awareness) -> n
         prepared.eval()  # returns nothing here, other than any module's own
         converted: nn.Module = allow_exported_model_train_eval(convert_pt2e(prepared))
     return converted
+
+
+def unshared(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give each dequantization constants of its own, in place, and return the model.
+
+    The exporter lets layers share equal zero points, with which ONNX Runtime can't rewrite int8 weights for exact sums
+    on x86 without VNNI.
+    """
+    constants = {constant.name: constant for constant in proto.graph.initializer}
+    used: set[str] = set()
+    for node in proto.graph.node:
+        for place, name in enumerate(node.input):
+            if node.op_type != "DequantizeLinear" or name not in constants:
+                continue
+            if name in used:
+                own = proto.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = f"{name}_of_{node.output[0]}"
+                node.input[place] = own.name
+            used.add(name)
+    return proto

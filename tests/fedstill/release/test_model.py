@@ -39,3 +39,16 @@ def test_integer_sums_are_exact_on_processors_without_vnni_too() -> None:
     inputs = np.full((1, ROWS), 255, dtype=np.float32)
     (found,) = session(largest_products()).run(None, {"x": inputs})
     assert (found == ROWS * 127 * 255.0).all()
+
+
+def test_a_model_that_can_not_be_rewritten_for_exact_sums_is_opened_all_the_same() -> None:
+    model = onnx.load_from_string(largest_products())
+    second = helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_again"])
+    model.graph.node.insert(4, second)
+    (product,) = (node for node in model.graph.node if node.op_type == "MatMul")
+    total = helper.make_node("MatMul", ["x_d", "w_again"], ["y_again"])
+    model.graph.node.insert(5, total)
+    model.graph.output.append(helper.make_tensor_value_info("y_again", TensorProto.FLOAT, ["batch", COLUMNS]))
+    assert product.output
+    found = session(model.SerializeToString()).run(None, {"x": np.ones((1, ROWS), np.float32)})
+    assert [part.shape for part in found] == [(1, COLUMNS)] * 2
