@@ -128,7 +128,7 @@ def test_the_size_of_a_block_changes_no_bit_of_a_prediction(student: str, monkey
     model = build(architecture(student), MNIST, seed=0)
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 28, 28), dtype=np.uint8)
     blocked = logits(model, images, MNIST)
-    monkeypatch.setattr("fedstill.learning.BLOCK_PIXELS", 10**9)
+    monkeypatch.setattr("fedstill.learning.BLOCK_VALUES", 50 * 28 * 28)
     assert torch.equal(blocked, logits(model, images, MNIST))
 
 
