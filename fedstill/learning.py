@@ -23,7 +23,7 @@ from fedstill.tasks import Images, Task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 State = dict[str, Tensor]
-BLOCK_VALUES = 250_000  # of an input: 81 images of 3x32x32, as many as measured best with mnist's and cifar10's students
+BLOCK_VALUES = 250_000  # of a block's input: 81 images of 3x32x32; docs/performance.md has what was measured
 LENT = 8  # models that are kept to be lent
 
 _kept: dict[Callable[[Task], nn.Module], tuple[Task, nn.Module]] = {}

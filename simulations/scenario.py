@@ -24,7 +24,7 @@ from fedstill.settings import (
     TeacherSettings,
 )
 from simulations.attacks import AttackSettings
-from simulations.fleet.settings import FleetSettings, raw_fleet
+from simulations.fleet.settings import FleetSettings, raw_fleet, with_benchmarks
 from simulations.stream import StreamSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -289,6 +289,7 @@ def raw_scenario(name: str) -> dict[str, Any]:
     raw = {**_absolute(read_toml(path), path.parent)}
     if str(raw.get("fleet", "")).endswith(".toml"):
         raw["fleet"] = str((path.parent / raw["fleet"]).resolve())
+    _read_fleet(raw, path.parent)
     return raw
 
 
@@ -298,16 +299,19 @@ def resolved(raw: dict[str, Any], changes: Iterable[str], source: str) -> Scenar
     Raises:
         ConfigError: unknown key, with the nearest valid one, or a value out of range.
     """
-    _read_fleet(raw)
+    _read_fleet(raw, Path.cwd())
     for change in changes:
         override(raw, change)
-        _read_fleet(raw)  # at once, so that later changes may be about parts of it
+        _read_fleet(raw, Path.cwd())  # at once, so that later changes may be about parts of it
     return parse(Scenario, _absolute(raw, Path.cwd()), source)
 
 
-def _read_fleet(raw: dict[str, Any]) -> None:
+def _read_fleet(raw: dict[str, Any], folder: Path) -> None:
+    """Put what the fleet file and the benchmark files say in the place of their names, seen from `folder`."""
     if isinstance(raw.get("fleet"), str):
         raw["fleet"] = raw_fleet(raw["fleet"])
+    elif isinstance(raw.get("fleet"), dict):
+        raw["fleet"] = with_benchmarks(raw["fleet"], folder)
 
 
 def dump(scenario: Scenario) -> str:

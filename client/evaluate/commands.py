@@ -1,6 +1,7 @@
-"""The device's command `fedstill client evaluate`."""
+"""The device's commands `fedstill client evaluate` and `fedstill client speed`."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,9 @@ from fedstill.errors import ConfigError, ReleaseError
 
 
 def register(client: typer.Typer) -> None:
-    """Add the command to the `client` group."""
+    """Add the commands to the `client` group."""
     client.command()(evaluate)
+    client.command()(speed)
 
 
 def evaluate(
@@ -74,3 +76,47 @@ def evaluate(
         typer.echo(json.dumps(found.content(), indent=1))
     else:
         show(found, Console(highlight=False))
+
+
+def speed(
+    student: Annotated[str, typer.Argument(help="Architecture of the student, as in the scenario.")],
+    shape: Annotated[str, typer.Option("--input", help="Channels x height x width of an image.")] = "1x28x28",
+    classes: Annotated[int, typer.Option(min=2, max=65535, help="Of the task.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Samples of an optimizer step.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Of training, and as many of predicting.")] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="File for a fleet's `benchmark`; default: print it.")] = None,
+) -> None:
+    """Measure how fast this machine trains a student and predicts with it, for the fleet file of a simulation."""
+    import client.probe as probe
+    from fedstill.files import write_atomic
+    from fedstill.speed import Speed
+
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x([1-9]\d{0,3})", shape)
+    if found is None:
+        raise ConfigError(f"--input {shape}: channels x height x width are wanted, such as 3x32x32")
+    machine = probe.look()
+    if "torch" not in machine.packages:
+        raise ConfigError("no torch here: only a device that trains with torch has such a speed")
+    from client.speed import measure
+
+    channels, height, width = (int(part) for part in found.groups())
+    measured = measure(student, (channels, height, width), classes, batch, seconds)
+    told = Speed(
+        student=student,
+        input_shape=(channels, height, width),
+        classes=classes,
+        batch=batch,
+        machine=machine.model,
+        train_samples_per_second=measured.train,
+        predict_samples_per_second=measured.predict,
+    )
+    content = told.model_dump_json(indent=1)
+    if out is None:
+        typer.echo(content)
+        return
+    try:
+        write_atomic(out, content.encode())
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}") from error
+    rates = f"trains {measured.train:,.0f} and predicts {measured.predict:,.0f} samples a second"
+    typer.echo(f"{machine.model} {rates} with {student}: {out}")

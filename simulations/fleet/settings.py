@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
 from fedstill.loading import nearest
+from fedstill.speed import Speed, read_speed
 
 FILES = Path(__file__).parent
 
@@ -77,9 +78,12 @@ class FleetClassSettings(Settings):
     """The devices of a class. Speeds are of one device, with the student and images of the run's task."""
 
     train_samples_per_second: float | None = Field(default=None, gt=0, le=1e9)
-    """Samples in optimizer steps per second; absent: from `macs_per_second`."""
+    """Samples in optimizer steps per second; absent: from `benchmark` or `macs_per_second`."""
     predict_samples_per_second: float | None = Field(default=None, gt=0, le=1e9)
-    """Predicted samples per second; absent: from the telemetry or `macs_per_second`."""
+    """Predicted samples per second; absent: from the telemetry, `benchmark` or `macs_per_second`."""
+    benchmark: Speed | None = None
+    """What `fedstill client speed` measured on a device of this class with the run's student; in a file, the name
+    of the file that the command wrote, seen from its own folder."""
     macs_per_second: float | None = Field(default=None, gt=0, le=1e18)
     """Multiply-accumulates per second, for speeds that are not given: a prediction takes those of the student's forward
     pass, a sample in a step three times as many."""
@@ -102,13 +106,15 @@ class FleetClassSettings(Settings):
 
     @model_validator(mode="after")
     def _has_speeds(self) -> "FleetClassSettings":
-        if self.macs_per_second is None:
+        if self.macs_per_second is None and self.benchmark is None:
             if self.train_samples_per_second is None:
-                raise ValueError("nothing says how fast it trains: set train_samples_per_second or macs_per_second")
+                raise ValueError(
+                    "nothing says how fast it trains: set train_samples_per_second, benchmark or macs_per_second"
+                )
             if self.predict_samples_per_second is None and not self.predict_from_telemetry:
                 raise ValueError(
-                    "nothing says how fast it predicts: set predict_samples_per_second, predict_from_telemetry or"
-                    " macs_per_second"
+                    "nothing says how fast it predicts: set predict_samples_per_second, predict_from_telemetry,"
+                    " benchmark or macs_per_second"
                 )
         if self.predict_from_telemetry and self.predict_samples_per_second is not None:
             raise ValueError("predict_samples_per_second and predict_from_telemetry exclude each other")
@@ -201,6 +207,27 @@ def raw_fleet(name: str) -> dict[str, Any]:
         path = FILES / f"{name}.toml"
     else:
         raise ConfigError(f"unknown fleet {name!r}; {nearest(name, builtin())}; a fleet file's name ends in .toml")
-    raw = read_toml(path)
+    raw = with_benchmarks(read_toml(path), path.parent)
     parse(FleetSettings, raw, f"fleet {name}")
     return raw
+
+
+def with_benchmarks(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a fleet's raw values with what the benchmark files that it names say, so that a run needs them no more.
+
+    Args:
+        raw: nested values, as TOML gives them.
+        folder: where relative paths begin.
+
+    Raises:
+        ConfigError: such a file can't be read or is none.
+    """
+    classes = raw.get("classes")
+    if not isinstance(classes, dict):
+        return raw
+    read = {
+        name: {**kind, "benchmark": read_speed(folder / kind["benchmark"]).model_dump()}
+        for name, kind in classes.items()
+        if isinstance(kind, dict) and isinstance(kind.get("benchmark"), str)
+    }
+    return {**raw, "classes": {**classes, **read}}

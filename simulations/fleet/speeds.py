@@ -56,8 +56,14 @@ def speeds_of(
 
 
 def _speeds(name: str, kind: FleetClassSettings, student: str, task: Task, told: Found | None) -> Speeds:
-    forward = kind.macs_per_second / max(1, macs(student, task)) if kind.macs_per_second is not None else None
-    train = kind.train_samples_per_second or (forward or 0.0) / TRAINING_MACS
+    own = kind.benchmark
+    if own is not None and (own.student, own.input_shape, own.classes) != (student, task.input_shape, task.classes):
+        raise ConfigError(
+            f"fleet.classes.{name}.benchmark: it is of {_words(own.student, own.input_shape, own.classes)}, the run has"
+            f" {_words(student, task.input_shape, task.classes)}; measure that with `fedstill client speed`"
+        )
+    forward = kind.macs_per_second / max(1, macs(student, task)) if kind.macs_per_second is not None else 0.0
+    train = kind.train_samples_per_second or (own.train_samples_per_second if own else forward / TRAINING_MACS)
     if kind.predict_from_telemetry:
         if told is None or told.latency_ms_p50 is None:
             raise ConfigError(
@@ -66,7 +72,13 @@ def _speeds(name: str, kind: FleetClassSettings, student: str, task: Task, told:
             )
         source = f"telemetry: {told.devices} devices, version {told.version}"
         return Speeds(train, 1000 / told.latency_ms_p50, source)
-    return Speeds(train, kind.predict_samples_per_second or forward or 0.0)
+    if kind.predict_samples_per_second is None and own is not None:
+        return Speeds(train, own.predict_samples_per_second, f"benchmark: {own.machine}")
+    return Speeds(train, kind.predict_samples_per_second or forward)
+
+
+def _words(student: str, shape: tuple[int, int, int], classes: int) -> str:
+    return f"{student} on images of {'x'.join(map(str, shape))} and {classes} classes"
 
 
 def memory_needed(student: str, task: Task, proxy_samples: int, batch: int) -> int:

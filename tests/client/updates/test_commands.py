@@ -86,8 +86,8 @@ def served(tmp_path: Path, keys: Keys) -> Iterator[tuple[Delivery, str, Path]]:
 def resident(*processes: int) -> int:
     """Return the bytes of memory that processes occupy together.
 
-    Pages of a mapped file are in memory once, however many of the processes map it; which of them each has in its tables is
-    the kernel's choice, so the largest count of each file is taken.
+    Pages of a mapped file are in memory once, however many of the processes map it; which of them each has in its
+    tables is the kernel's choice, so the largest count of each file is taken.
     """
     own, files = 0, dict[str, int]()
     for process in processes:

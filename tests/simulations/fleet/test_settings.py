@@ -6,6 +6,7 @@ import pytest
 from fedstill.cli import main
 from fedstill.errors import ConfigError
 from fedstill.flower import RoundPolicy
+from fedstill.speed import Speed
 from fedstill.tasks import load_task
 from server.delivery.summary import Found, Summary
 from simulations.deployed import prepare
@@ -135,6 +136,56 @@ def test_the_prediction_speed_is_what_the_classes_own_devices_told(tmp_path: Pat
     assert clock.fleet.speeds["pi4"].predict == 250
     assert clock.fleet.speeds["pi4"].source == "telemetry: 7 devices, version 3"
     assert clock.fleet.speeds["pi5"].predict == 200
+
+
+def benchmark(folder: Path, student: str = "tiny-conv-s") -> str:
+    """Write what a device measured; return the file's name."""
+    told = Speed(
+        student=student,
+        input_shape=(1, 8, 8),
+        classes=10,
+        batch=64,
+        machine="Raspberry Pi 4",
+        train_samples_per_second=300,
+        predict_samples_per_second=900,
+    )
+    (folder / "pi4.json").write_text(told.model_dump_json())
+    return "pi4.json"
+
+
+def test_the_speeds_are_what_a_device_of_the_class_measured_and_stay_so_when_its_file_is_gone(tmp_path: Path) -> None:
+    own = MINE.replace(f"[classes.pi4]\n{SPEEDS}", f'[classes.pi4]\nbenchmark = "{benchmark(tmp_path)}"\n')
+    scenario = load_scenario("digits", [f"fleet={fleet_file(tmp_path, own)}"])
+    (tmp_path / "pi4.json").unlink()
+    (tmp_path / "config.toml").write_text(dump(scenario))
+    clock = clock_of(load_scenario(str(tmp_path / "config.toml")), tmp_path)
+    assert clock is not None
+    speeds = clock.fleet.speeds["pi4"]
+    assert (speeds.train, speeds.predict, speeds.source) == (300, 900, "benchmark: Raspberry Pi 4")
+    assert clock.fleet.speeds["pi5"].train == 50
+
+
+def test_a_scenario_file_with_a_fleet_of_its_own_names_a_benchmark_beside_it(tmp_path: Path) -> None:
+    scenario = dump(load_scenario("digits", [f"fleet={fleet_file(tmp_path)}"]))
+    begin, end = scenario.split("[fleet.classes.pi4]\n")
+    (tmp_path / "scenario.toml").write_text(
+        f'{begin}[fleet.classes.pi4]\nbenchmark = "{benchmark(tmp_path)}"\n{end.replace(SPEEDS.split()[0], "#", 1)}'
+    )
+    fleet = load_scenario(str(tmp_path / "scenario.toml")).fleet
+    assert fleet is not None
+    assert fleet.classes["pi4"].benchmark is not None
+
+
+def test_a_benchmark_of_another_student_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+    own = MINE.replace(f"[classes.pi4]\n{SPEEDS}", '[classes.pi4]\nbenchmark = "pi4.json"\n')
+    path = fleet_file(tmp_path, own)
+    with pytest.raises(ConfigError, match=r"pi4\.json: no device's speed can be read here"):
+        load_scenario("digits", [f"fleet={path}"])
+    benchmark(tmp_path, "tiny-conv-m")
+    with pytest.raises(
+        ConfigError, match="it is of tiny-conv-m on images of 1x8x8 and 10 classes, the run has tiny-conv-s"
+    ):
+        check(load_scenario("digits", [f"fleet={path}"]))
 
 
 def test_macs_and_memory_are_those_of_the_student() -> None:

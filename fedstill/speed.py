@@ -1,0 +1,43 @@
+"""How fast a device computes a student in rounds: what `fedstill client speed` writes and a fleet reads."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from fedstill.config import Settings
+from fedstill.errors import ConfigError
+
+
+class Speed(Settings):
+    """Samples per second of one student on one machine, with torch on one thread."""
+
+    student: str
+    """Architecture."""
+    input_shape: tuple[int, int, int]
+    """Channels, height and width of an image."""
+    classes: int = Field(ge=2, le=65535)
+    """Of the task."""
+    batch: int = Field(ge=1, le=4096)
+    """Samples of an optimizer step."""
+    machine: str
+    """Model of the board or the processor."""
+    train_samples_per_second: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    """Samples in optimizer steps."""
+    predict_samples_per_second: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    """Predicted samples."""
+
+
+def read_speed(path: Path) -> Speed:
+    """Return what a device's benchmark file says.
+
+    Raises:
+        ConfigError: it can't be read or is none.
+    """
+    try:
+        return Speed.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: no device's speed can be read here: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: not what `fedstill client speed` wrote: {place}: {first['msg']}") from error
