@@ -10,6 +10,9 @@ ratios, ours over Flower's:
 Our side computes with `--workers` processes, one of them the server's own when it is one. Flower's side uses all cores,
 as it comes; `as_many_workers` has the same ratios over Flower with as many actors as our side has workers.
 
+`gpu`, where torch finds one: both students with the cohort executor on the GPU, beside Flower's actors, which share the
+same one; devices per second of wall time, over all rounds but the first.
+
 `scale`: time per device of one round of many devices over that of a tenth. `server_round`: seconds of a round's work on
 the server beside learning: encode, decode, consensus, checkpoint; and the processor's. Wall times want a quiet machine;
 processor times hardly do.
@@ -43,6 +46,9 @@ from simulations.run_folder import commit
 RIVAL = "benchmarks.rivals.flower_ray.run"
 ROOT = Path(__file__).parents[1]
 OURS = ("executor=process",)
+ON_GPU = ("executor=cohort", "cohort.device=cuda")
+STUDENTS = ("mlp", "cnn")
+PARTS = (*STUDENTS, "gpu", "scale", "server_round")
 RATIOS = ("devices_per_core_second", "peak_memory", "first_round")
 
 
@@ -147,10 +153,13 @@ def ours(student: str, devices: int, rounds: int, rows: int, how: Ours) -> Measu
         return measured([*command, *(f"--set={change}" for change in how.changes)])
 
 
-def flower(student: str, devices: int, rounds: int, rows: int, workers: int | None = None) -> Measured:
-    """Run the rival's side, with so many actors; None: one for each core."""
+def flower(
+    student: str, devices: int, rounds: int, rows: int, workers: int | None = None, *, gpu: bool = False
+) -> Measured:
+    """Run the rival's side, with so many actors; None: one for each core. With `gpu` they share one."""
     options = [f"--devices={devices}", f"--rounds={rounds}", f"--rows={rows}"]
     options += [] if workers is None else [f"--workers={workers}"]
+    options += ["--gpu"] if gpu else []
     return measured([sys.executable, "-m", RIVAL, student, *options])
 
 
@@ -162,6 +171,14 @@ def beside(student: str, devices: int, rounds: int, rows: int, how: Ours) -> dic
     ratios = {key: own[key] / other[key] for key in RATIOS}
     alike = {key: own[key] / as_many[key] for key in RATIOS}
     return {**ratios, "ours": own, "flower": other, "as_many_workers": {**alike, "flower": as_many}}
+
+
+def on_gpu(student: str, devices: int, rounds: int, rows: int) -> dict[str, float]:
+    """Return devices per second of wall time on a GPU, ours and Flower's, and their ratio."""
+    own = ours(student, devices, rounds, rows, Ours(1, list(ON_GPU))).wall
+    other = flower(student, devices, rounds, rows, gpu=True).wall
+    rates = [devices * (len(wall) - 1) / (wall[-1] - wall[0]) for wall in (own, other)]
+    return {"devices_per_second": rates[0] / rates[1], "ours": rates[0], "flower": rates[1]}
 
 
 def scale(many: int, rows: int, how: Ours) -> dict[str, float]:
@@ -227,17 +244,23 @@ def main() -> None:
         "--set", action="append", dest="changes", help=f"our configuration [default: {', '.join(OURS)}]"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that compute our devices [default: 1]")
-    parser.add_argument("--only", choices=["mlp", "cnn", "scale", "server_round"], action="append")
+    parser.add_argument("--only", choices=PARTS, action="append", help="[default: all; gpu where there is one]")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if "gpu" in (chosen.only or []) and not torch.cuda.is_available():
+        parser.error("--only gpu: torch finds no GPU here")
+    if chosen.rounds < 2:
+        parser.error("--rounds: 2 at least, as the first one counts for little")
     how = Ours(chosen.workers, chosen.changes if chosen.changes is not None else list(OURS))
     named = [*how.changes, f"workers={how.workers}"]
-    wanted = chosen.only or ["mlp", "cnn", "scale", "server_round"]
+    wanted = chosen.only or [part for part in PARTS if part != "gpu" or torch.cuda.is_available()]
     found: dict[str, Any] = {"commit": commit(), "configuration": named, "cores": os.cpu_count()}
     found["machine"] = platform.machine()
-    for student in ("mlp", "cnn"):
+    for student in STUDENTS:
         if student in wanted:
             found[student] = beside(student, chosen.devices, chosen.rounds, chosen.rows, how)
+    if "gpu" in wanted:
+        found["gpu"] = {student: on_gpu(student, chosen.devices, chosen.rounds, chosen.rows) for student in STUDENTS}
     if "scale" in wanted:
         found["scale"] = scale(chosen.many, chosen.rows, how)
     if "server_round" in wanted:
@@ -246,8 +269,10 @@ def main() -> None:
         print(json.dumps(found, indent=1))
         return
     print(f"commit {found['commit']}, {' '.join(named)}; {found['machine']}, {found['cores']} cores")
-    for part in wanted:
-        figures = {key: value for key, value in found[part].items() if not isinstance(value, dict)}
+    parts = {part: found[part] for part in wanted if part != "gpu"}
+    parts |= {f"gpu, {student}": figures for student, figures in found.get("gpu", {}).items()}
+    for part, values in parts.items():
+        figures = {key: value for key, value in values.items() if not isinstance(value, dict)}
         print(f"{part}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
 
 

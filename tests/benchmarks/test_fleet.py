@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.fleet import Measured, server_round
+from benchmarks.fleet import Measured, on_gpu, server_round
 from benchmarks.fleet_run import TASK, scenario_of
 from benchmarks.rivals.flower_ray import work
 from fedstill.cache import LabelCache
@@ -19,6 +19,13 @@ from simulations.shelf import open_shelf
 def test_the_first_round_counts_for_none_but_the_time_to_its_end() -> None:
     found = Measured(wall=[9.0, 10.0, 12.0], cpu=[7.0, 8.0, 11.0], peak=5).figures(devices=200)
     assert found == {"devices_per_core_second": 100.0, "peak_memory": 5.0, "first_round": 9.0}
+
+
+def test_on_a_gpu_the_ratio_is_of_the_time_after_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = {"ours": [9.0, 10.0, 11.0], "flower": [5.0, 15.0, 25.0]}
+    for name, wall in sides.items():
+        monkeypatch.setattr(f"benchmarks.fleet.{name}", lambda *_, w=wall, **__: Measured(w, [], 0))
+    assert on_gpu("mlp", 200, 3, 10) == {"devices_per_second": 10.0, "ours": 200.0, "flower": 20.0}
 
 
 def test_every_part_of_a_round_on_the_server_is_in_its_time() -> None:

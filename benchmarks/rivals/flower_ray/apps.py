@@ -21,8 +21,8 @@ def public(rows: int) -> NDArray[np.uint8]:
     return images(rows, PROXY_SEED)[0]
 
 
-def client_app(student: str, samples: int, rows: int) -> ClientApp:
-    """Return the app of a node."""
+def client_app(student: str, samples: int, rows: int, device: str = "cpu") -> ClientApp:
+    """Return the app of a node that computes on the torch device `device`."""
     app = ClientApp()
 
     @app.train()
@@ -30,13 +30,13 @@ def client_app(student: str, samples: int, rows: int) -> ClientApp:
         torch.set_num_threads(1)
         number = int(context.node_config["partition-id"])
         torch.manual_seed(number)
-        model = STUDENTS[student]()
+        model = STUDENTS[student]().to(device)
         if "weights" in context.state:
             kept = context.state.array_records["weights"].to_torch_state_dict()
             model.load_state_dict(OrderedDict(kept))
-        learn(model, *images(samples, number), seed=number)
-        labels = probabilities(model, public(rows))
-        context.state["weights"] = ArrayRecord(model.state_dict())
+        learn(model, *images(samples, number), seed=number, device=device)
+        labels = probabilities(model, public(rows), device)
+        context.state["weights"] = ArrayRecord(model.cpu().state_dict())
         return Message(RecordDict({"labels": ArrayRecord({"rows": Array(labels)})}), reply_to=message)
 
     return app

@@ -27,15 +27,17 @@ def main() -> None:
     for name, default in (("devices", 200), ("rounds", 3), ("samples", 60), ("rows", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--workers", type=int, help="actors at once [default: one for each core]")
+    parser.add_argument("--gpu", action="store_true", help="actors compute on one GPU, which they share")
     chosen = parser.parse_args()
+    actors = chosen.workers or len(os.sched_getaffinity(0))
     cores = {} if chosen.workers is None else {"init_args": {"num_cpus": chosen.workers}}
     logging.getLogger("flwr").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     run_simulation(
         server_app=server_app(chosen.devices, chosen.rounds),
-        client_app=client_app(chosen.student, chosen.samples, chosen.rows),
+        client_app=client_app(chosen.student, chosen.samples, chosen.rows, "cuda" if chosen.gpu else "cpu"),
         num_supernodes=chosen.devices,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, **cores},
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 1 / actors if chosen.gpu else 0.0}, **cores},
     )
 
 

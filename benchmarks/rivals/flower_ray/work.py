@@ -55,13 +55,15 @@ def normalized(pixels: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(pixels).float() / 255 - 0.5) / 0.5
 
 
-def learn(model: nn.Module, pixels: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
-    """Take one pass of plain SGD over a device's images."""
-    inputs, targets = normalized(pixels), torch.from_numpy(labels)
+def learn(
+    model: nn.Module, pixels: NDArray[np.uint8], labels: NDArray[np.int64], seed: int, device: str = "cpu"
+) -> None:
+    """Take one pass of plain SGD over a device's images; the model is on the torch device `device`."""
+    inputs, targets = normalized(pixels).to(device), torch.from_numpy(labels).to(device)
     optimizer = torch.optim.SGD(model.parameters(), RATE)
     model.train()
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
-    for rows in torch.split(order, BATCH):
+    for rows in torch.split(order.to(device), BATCH):
         loss = F.cross_entropy(model(inputs[rows]), targets[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -69,9 +71,13 @@ def learn(model: nn.Module, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 
 
 @torch.no_grad()
-def probabilities(model: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Return class probabilities of public images `[samples, classes]`, in blocks that suit a core's cache."""
+def probabilities(model: nn.Module, pixels: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.float16]:
+    """Return class probabilities of public images `[samples, classes]`, in blocks that suit a core's cache.
+
+    A GPU gets all at once.
+    """
     model.eval()
-    parts = [model(normalized(pixels[start : start + BLOCK])) for start in range(0, len(pixels), BLOCK)]
-    rows: NDArray[np.float16] = F.softmax(torch.cat(parts), dim=1).numpy().astype(np.float16)
+    block = BLOCK if device == "cpu" else len(pixels)
+    parts = [model(normalized(pixels[start : start + block]).to(device)) for start in range(0, len(pixels), block)]
+    rows: NDArray[np.float16] = F.softmax(torch.cat(parts), dim=1).cpu().numpy().astype(np.float16)
     return rows
