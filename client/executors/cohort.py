@@ -17,7 +17,8 @@ from torch import Tensor
 
 from client.device import Begun, Device
 from client.executors.chunks import best_chunk
-from client.executors.interface import Fleet, attempt, killed, log, nobody
+from client.executors.interface import Fleet, attempt, log, nobody
+from client.executors.process import Processes
 from fedstill.cohorts import Cohort
 from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
@@ -63,7 +64,7 @@ class Cohorts:
     def answer(
         self, fleet: Fleet, requests: Mapping[int, bytes], told: Callable[[], None] = nobody
     ) -> dict[int, DeviceAnswer]:
-        """Return the answers by device, ascending."""
+        """Return the answers by device, ascending; a chunk whose worker gets killed is computed device by device."""
         students: dict[str, list[int]] = {}
         for number in requests:
             students.setdefault(fleet.student(number), []).append(number)
@@ -74,10 +75,12 @@ class Cohorts:
         chunks.sort(key=len, reverse=True)
         calls = [(fleet, {number: requests[number] for number in chunk}, self._settings) for chunk in chunks]
         answers: dict[int, DeviceAnswer] = {}
-        for _, part in unordered(answer_chunk, calls, self._workers, _killed):
+        for _, part in unordered(answer_chunk, calls, self._workers, _lost):
             answers |= part
             for _ in part:
                 told()
+        left = {number: request for number, request in requests.items() if number not in answers}
+        answers |= Processes(self._workers).answer(fleet, left, told)
         return dict(sorted(answers.items()))
 
     def _chunk(self, fleet: Fleet, numbers: Sequence[int]) -> int:
@@ -109,8 +112,9 @@ def answer_chunk(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSe
     return {number: attempt(fleet, number, request) for number, request in requests.items()}
 
 
-def _killed(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer]:
-    return {number: killed(fleet, number, request) for number, request in requests.items()}
+def _lost(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer]:
+    log.warning("the worker of devices %s was killed; they are computed one by one", [*requests])
+    return {}
 
 
 def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSettings) -> dict[int, DeviceAnswer] | None:

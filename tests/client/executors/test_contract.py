@@ -174,10 +174,8 @@ class TestSequential(ExecutorContract):
         return Sequential()
 
 
-class TestProcesses(ExecutorContract):
-    @pytest.fixture
-    def executor(self) -> Executor:
-        return Processes(workers=2)
+class WorkerContract(ExecutorContract):
+    """What those with worker processes promise beside."""
 
     def test_a_device_whose_worker_gets_killed_is_named_and_the_others_answer(
         self, executor: Executor, tmp_path: Path
@@ -189,6 +187,28 @@ class TestProcesses(ExecutorContract):
         assert [number for number, answer in found.items() if answer.refusal] == [FAILING]
         assert found[FAILING].refusal.startswith(f"device {FAILING} failed in round 1, ")
         assert "killed" in found[FAILING].refusal
+
+
+class TestProcesses(WorkerContract):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Processes(workers=2)
+
+
+class TestCohortsInWorkers(WorkerContract):
+    tolerance = 1e-3
+
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Cohorts(workers=2, settings=CohortSettings(chunk=2))
+
+
+class TestMeasuredCohorts(ExecutorContract):
+    tolerance = 1e-3
+
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Cohorts(workers=1, settings=CohortSettings(chunk=0))
 
 
 class TestCohorts(ExecutorContract):
