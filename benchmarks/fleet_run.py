@@ -10,30 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rivals.flower_ray import work
-from fedstill.exchange import ServerExchange
+from benchmarks.rivals.flower_ray import data
 from fedstill.files import write_atomic
 from fedstill.rounds import RoundReplies
 from fedstill.tasks import Arrays, Task
 from fedstill.workers import begin, default_workers
-from simulations.host import hosts_of
 from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, dump, load_scenario
-from simulations.shelf import open_shelf
+from simulations.setup import hosts_of
 
 if TYPE_CHECKING:  # workers import this module, and do without Flower
     from flwr.serverapp import ServerApp
 
-STUDENTS = Path(work.__file__).resolve()
+STUDENTS = Path(data.__file__).resolve().with_name("work.py")
 POOL = 12_000  # private images of all devices: more of them would measure the disk
 
 
 def _load(folder: Path | None) -> Arrays:
-    pixels, labels = work.images(POOL + 1000, seed=0)
+    pixels, labels = data.images(POOL + 1000, seed=0)
     return Arrays(pixels, labels, pixels[:0], labels[:0])
 
 
-TASK = Task("fleet", tuple(str(label) for label in range(work.CLASSES)), (1, work.SIDE, work.SIDE), _load)
+TASK = Task("fleet", tuple(str(label) for label in range(data.CLASSES)), (1, data.SIDE, data.SIDE), _load)
 
 SCENARIO = f"""
 name = "fleet"
@@ -58,8 +56,8 @@ first_digest = {{ epochs = 0, learning_rate = 1.0 }}
 
 [device.revisit]
 epochs = 1
-batch = {work.BATCH}
-learning_rate = {work.RATE}
+batch = {data.BATCH}
+learning_rate = {data.RATE}
 momentum = 0.0
 weight_decay = 0.0
 decay = "constant"
@@ -101,7 +99,9 @@ def server_of(scenario: Scenario, folder: Path) -> "ServerApp":
     from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
 
+    from fedstill.exchange import ServerExchange
     from fedstill.flower import FederatedDistillation, RoundPolicy
+    from simulations.shelf import open_shelf
 
     app = ServerApp()
 
@@ -109,7 +109,7 @@ def server_of(scenario: Scenario, folder: Path) -> "ServerApp":
     def main(grid: Grid, context: Context) -> None:
         shelf = open_shelf(folder / "assets", scenario)
         wire = scenario.exchange
-        exchange = ServerExchange(shelf.context(scenario.seed, work.CLASSES), wire.per_round, scenario.rounds)
+        exchange = ServerExchange(shelf.context(scenario.seed, data.CLASSES), wire.per_round, scenario.rounds)
         policy = RoundPolicy(scenario.devices, quorum=1.0)
         strategy = FederatedDistillation(exchange, policy=policy, scratch=folder)
         publish = strategy.conclude
@@ -128,7 +128,7 @@ def server_of(scenario: Scenario, folder: Path) -> "ServerApp":
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("student", choices=sorted(work.STUDENTS))
+    parser.add_argument("student", choices=["cnn", "mlp"])
     parser.add_argument("out", type=Path)
     for name, default in (("devices", 200), ("rounds", 3), ("rows", 1000), ("workers", default_workers())):
         parser.add_argument(f"--{name}", type=int, default=default)

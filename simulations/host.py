@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client.device import Device
-from client.executors import executor_of
+from client.executors.choose import executor_of
 from client.learner import ROUND_TEST_SAMPLES, DeviceData, Learner
 from client.learners import learner
 from fedstill.errors import ConfigError
@@ -29,18 +29,9 @@ if TYPE_CHECKING:
     from fedstill.release.backbone import Backbone
 
 preload(__name__)
-DEVICES_PER_HOST = 500
-"""Their packets are one message: some 25 MB of an MNIST round."""
-
-
 DEVICE_TESTS = 10_000_000
 """Test samples that all devices together predict after the last round, each at least as many as in the other rounds:
 more would cost a fleet of thousands more than its learning."""
-
-
-def hosts_of(devices: int) -> int:
-    """Return how many hosts share so many devices, if no message is to be large."""
-    return -(-devices // DEVICES_PER_HOST)
 
 
 def device_data(shelf: Shelf, number: int) -> DeviceData:

@@ -15,10 +15,10 @@ from server.app import app as server_app
 from server.release.home import default_folder
 from server.release.keys import open_keys
 from simulations.engines.local import run_local
-from simulations.host import hosts_of
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
+from simulations.setup import hosts_of
 from simulations.shelf import open_shelf, split
 from simulations.validate import validate
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from fedstill.config import read_toml
 from fedstill.errors import ConfigError
-from fedstill.learning import build, parameters
 from fedstill.loading import nearest
-from fedstill.models import architecture
 from fedstill.tasks import load_task
 from simulations.scenario import FOLDER, Scenario, raw_scenario, resolved
 
@@ -68,6 +66,9 @@ def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
 def _homogeneous(scenario: Scenario) -> Scenario:
     students = {kind.student for kind in scenario.device_classes.values()}
     if len(students) > 1:
+        from fedstill.learning import build, parameters  # with torch, which the other methods' scenarios do without
+        from fedstill.models import architecture
+
         task = load_task(scenario.task)
         sizes = {name: parameters(build(architecture(name), task, seed=0)) for name in students}
         smallest = min(sorted(sizes), key=lambda name: sizes[name])

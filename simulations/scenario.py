@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, model_validator
 
-from client.executors import CohortSettings
+from client.executors.settings import CohortSettings
 from fedstill.config import Settings, override, parse, read_toml
 from fedstill.device_classes import Budget, FormatChoice
 from fedstill.errors import ConfigError

@@ -9,6 +9,9 @@ from server.release.home import default_folder
 from simulations.methods import OWN, load_method
 from simulations.scenario import Scenario
 
+DEVICES_PER_HOST = 500
+"""Their packets are one message: some 25 MB of an MNIST round."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -62,3 +65,8 @@ def setup_from(run_config: Mapping[str, Any], run_id: int) -> Setup:
         keys=Path(str(run_config.get("keys", "")) or default_folder()).resolve(),
         references=Path(str(run_config["references"])) if run_config.get("references") else None,
     )
+
+
+def hosts_of(devices: int) -> int:
+    """Return how many hosts share so many devices, if no message is to be large."""
+    return -(-devices // DEVICES_PER_HOST)

@@ -8,19 +8,17 @@ other. Chunks are spread over worker processes like single devices.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from client.device import Begun, Device
 from client.executors.chunks import best_chunk
 from client.executors.interface import Fleet, attempt, log, nobody
 from client.executors.process import Processes
+from client.executors.settings import CohortSettings
 from fedstill.cohorts import Cohort
-from fedstill.config import Settings
 from fedstill.errors import ConfigError, FedstillError
 from fedstill.failures import told
 from fedstill.learning import Lesson, build
@@ -29,19 +27,6 @@ from fedstill.tasks import Images
 from fedstill.workers import unordered
 
 LARGE = 1 << 20  # bytes of images from which on a copy for each device would count
-
-
-class CohortSettings(Settings):
-    """Executor `cohort`."""
-
-    chunk: int = Field(default=0, ge=0, le=10_000)
-    """Students in one computation; 0: what a short measurement of their architecture finds fastest. Roundings depend on
-    it, so that a result to be repeated bit for bit needs a number here."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """What computes them."""
-    precision: Literal["highest", "medium"] = "highest"
-    """Of float32 matrix products, as `torch.set_float32_matmul_precision` has it: `medium` is faster on some CPUs with
-    the same error, and on others or on a GPU takes bfloat16 or TF32."""
 
 
 class Cohorts:

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.fleet import Measured, on_gpu, server_round
 from benchmarks.fleet_run import TASK, scenario_of
-from benchmarks.rivals.flower_ray import work
+from benchmarks.rivals.flower_ray import data, work
 from fedstill.cache import LabelCache
 from fedstill.exchange import RoundTask
 from fedstill.learning import build, predict, state_of, teach
@@ -40,7 +40,7 @@ def test_our_devices_do_the_rivals_work(tmp_path: Path) -> None:
     shelf = open_shelf(tmp_path / "assets", scenario)
     device = make_device(scenario, shelf, 0, tmp_path)
     (lesson,) = device._lessons(_first_round(), first=True)
-    assert (lesson.how.steps, lesson.how.batch, len(lesson.images)) == (3, work.BATCH, 60)
+    assert (lesson.how.steps, lesson.how.batch, len(lesson.images)) == (3, data.BATCH, 60)
     model, twin = (build(architecture(device.student), TASK, seed=0) for _ in range(2))
     teach(model, lesson, TASK)
     work.learn(twin, np.array(lesson.images), lesson.targets.numpy(), lesson.seed)
@@ -51,5 +51,5 @@ def test_our_devices_do_the_rivals_work(tmp_path: Path) -> None:
 
 
 def _first_round() -> RoundTask:
-    nothing = LabelCache.empty(40, work.CLASSES)
+    nothing = LabelCache.empty(40, data.CLASSES)
     return RoundTask(1, 1, nothing, np.arange(40), pb.Samples())

@@ -1,8 +1,6 @@
 import subprocess
 import sys
 
-import pytest
-
 FOR_THE_END = {"jinja2", "matplotlib", "onnx", "onnxruntime", "onnxruntime.quantization", "onnxscript"}
 FOR_OTHERS = {"datasets", "optuna", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torch._dynamo", "torchao"}
 
@@ -28,8 +26,12 @@ split(scenario)
     assert modules.isdisjoint(FOR_THE_END | FOR_OTHERS)
 
 
-@pytest.mark.parametrize("module", ["simulations.host", "benchmarks.fleet_run"])
-def test_workers_load_neither_flower_nor_what_draws_and_signs(module: str) -> None:
-    modules = loaded(f"import {module}")
-    assert {module, "torch"} <= modules
+def test_a_scenario_is_read_without_torch_which_workers_load_meanwhile() -> None:
+    read = "from simulations.setup import load_method; load_method('digits', 'fedstill')"
+    assert not {"torch", "flwr", "grpc"} & loaded(f"import benchmarks.fleet_run; {read}")
+
+
+def test_workers_load_neither_flower_nor_what_draws_and_signs() -> None:
+    modules = loaded("import simulations.host")
+    assert {"simulations.host", "torch"} <= modules
     assert modules.isdisjoint(FOR_THE_END | FOR_OTHERS | {"cryptography", "flwr", "grpc", "rich", "tuf"})

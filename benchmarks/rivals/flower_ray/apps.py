@@ -10,7 +10,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from benchmarks.rivals.flower_ray.work import STUDENTS, images, learn, probabilities
+from benchmarks.rivals.flower_ray.data import images
+from benchmarks.rivals.flower_ray.work import STUDENTS, learn, probabilities
 
 PROXY_SEED = 2**20
 

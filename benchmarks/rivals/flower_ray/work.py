@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-CLASSES, SIDE = 10, 28
-BATCH, RATE, BLOCK = 20, 0.05, 100
+from benchmarks.rivals.flower_ray.data import BATCH, CLASSES, RATE, SIDE
+
+BLOCK = 100
 
 
 def mlp(task: Any = None) -> nn.Module:
@@ -41,13 +42,6 @@ def cnn(task: Any = None) -> nn.Module:
 
 
 STUDENTS = {"mlp": mlp, "cnn": cnn}
-
-
-def images(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return random images with labels; what they show makes no difference to how long the work takes."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
-    return pixels, rng.integers(0, CLASSES, count)
 
 
 def normalized(pixels: NDArray[np.uint8]) -> Tensor:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from client.executors import Cohorts, CohortSettings
 from client.executors.chunks import CHUNKS, best_chunk
+from client.executors.cohort import Cohorts
+from client.executors.settings import CohortSettings
 from fedstill.errors import ConfigError
 from simulations.sources import DIGITS
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.executors import Cohorts, CohortSettings, Executor, Processes, Sequential
+from client.executors.cohort import Cohorts
+from client.executors.interface import Executor
+from client.executors.process import Processes
+from client.executors.sequential import Sequential
+from client.executors.settings import CohortSettings
 from fedstill.exchange import ServerExchange
 from fedstill.packet import decode
 from fedstill.rounds import DeviceAnswer

@@ -1,6 +1,6 @@
 import pytest
 
-from simulations.host import DEVICES_PER_HOST, hosts_of
+from simulations.setup import DEVICES_PER_HOST, hosts_of
 
 
 @pytest.mark.parametrize(("devices", "hosts"), [(1, 1), (DEVICES_PER_HOST, 1), (DEVICES_PER_HOST + 1, 2)])
