@@ -5,15 +5,17 @@ round from the devices' disks of a run, lets hostile devices change theirs, and 
 seconds. The proxy samples' true labels score it: a diagnosis that no run can make, since a run never reads them. With
 `--distil` the student of that device class learns the round's labels and is measured on the test set.
 
-`python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seed N]` runs the whole
-scenario for each rule and attack with `fedstill simulate`; runs that are finished are not repeated.
+`python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seeds 0 1 2]` runs the
+whole scenario for each rule, attack and seed with `fedstill simulate`; runs that are finished are not repeated. A cell is the
+least accurate class's released fp32 student: mean and deviation over the seeds.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "random": {"kind": "random"},
 }
 PRIORS = ("uniform", "false")
+NO_REFERENCES = ("references.local_only=0", "references.teacher_only=false", "references.central=false")
 
 
 def attacks(share: float) -> Iterator[tuple[str, AttackSettings]]:
@@ -162,23 +165,31 @@ def replay(options: argparse.Namespace) -> None:
 
 
 def runs(options: argparse.Namespace) -> None:
-    """Run the scenario for each rule and attack, and print the least accurate released student's accuracy."""
+    """Run the scenario for each rule, attack and seed, and print the least accurate released student's accuracy."""
 
-    def cell(rule: str, name: str, attack: AttackSettings) -> str:
-        out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{options.seed}"
+    def least(rule: str, name: str, attack: AttackSettings, seed: int) -> float:
+        out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
         if not (out / SUMMARY).exists():
-            changes = [
-                part for change in (f"consensus.rule={rule}", *assignments(attack)) for part in ("--set", change)
-            ]
+            changes = [f"consensus.rule={rule}", *NO_REFERENCES, *assignments(attack)]
             data = ["--data-dir", str(options.data_dir)] if options.data_dir else []
             command = [sys.executable, "-m", "fedstill.cli", "simulate", options.scenario, "--out", str(out)]
-            fresh = [*data, "--seed", str(options.seed), *changes]
+            fresh = [*data, "--seed", str(seed), *(part for change in changes for part in ("--set", change))]
             subprocess.run([*command, *(["--resume"] if (out / CONFIG).exists() else fresh)], check=True, stdout=2)
         classes = json.loads((out / SUMMARY).read_text())["device_classes"].values()
-        return f"{100 * min(facts['accuracy_released_fp32'] for facts in classes):.2f}"
+        return 100 * min(float(facts["accuracy_released_fp32"]) for facts in classes)
 
-    print(f"{options.scenario}, seed {options.seed}, {options.share:.0%} hostile: least accurate released fp32 student")
+    def cell(rule: str, name: str, attack: AttackSettings) -> str:
+        return spread([least(rule, name, attack, seed) for seed in options.seeds])
+
+    seeds = ", ".join(map(str, options.seeds))
+    print(f"{options.scenario}, seeds {seeds}, {options.share:.0%} hostile: least accurate released fp32 student")
     _table(options.rules, options.share, cell)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation in words; of one value there is none."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def _table(names: list[str], share: float, cell: Callable[[str, str, AttackSettings], str]) -> None:
@@ -198,7 +209,7 @@ def main() -> None:
     online = modes.add_parser("runs", help="run a scenario for each rule and attack")
     online.add_argument("scenario")
     online.add_argument("--out", type=Path, required=True)
-    online.add_argument("--seed", type=int, default=0)
+    online.add_argument("--seeds", type=int, nargs="+", default=[0])
     online.set_defaults(work=runs)
     for mode in (offline, online):
         mode.add_argument("--data-dir", type=Path)

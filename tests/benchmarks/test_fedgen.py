@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fedgen import ALPHAS, METHODS, STORED, table
+from benchmarks.fedgen import ALPHAS, METHODS, STORED, overlay, table
 from simulations.methods import load_method
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
@@ -35,6 +35,6 @@ def test_stored_runs_are_of_clean_commits_and_of_the_protocol() -> None:
 
 def test_both_methods_are_told_with_settings_that_exist() -> None:
     for method, changes in METHODS.items():
-        scenario = load_method("fedgen-mnist", method, changes)
+        scenario = load_method("fedgen-mnist", overlay(method), changes)
         assert (scenario.rounds, scenario.exchange.active, scenario.devices) == (200, 10, 20)
         assert scenario.device.revisit.min_steps * scenario.device.revisit.batch == 20 * 32
