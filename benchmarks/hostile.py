@@ -6,8 +6,8 @@ seconds. The proxy samples' true labels score it: a diagnosis that no run can ma
 `--distil` the student of that device class learns the round's labels and is measured on the test set.
 
 `python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seeds 0 1 2]` runs the
-whole scenario for each rule, attack and seed with `fedstill simulate`; runs that are finished are not repeated. A cell is the
-least accurate class's released fp32 student: mean and deviation over the seeds.
+whole scenario for each rule, attack and seed with `fedstill simulate`; runs that are finished are not repeated. A cell
+is the least accurate class's released fp32 student: mean and deviation over the seeds.
 """
 
 import argparse
