@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedstill.consensus import Votes, certainty_weighted, entropy_weighted, mean
 from fedstill.consensus.weighting import bounded
@@ -58,3 +60,30 @@ def test_one_who_claims_certainty_everywhere_does_not_outvote_the_experts() -> N
 def test_a_vote_without_information_weighs_nothing() -> None:
     rows = np.array([[[0.25, 0.25, 0.25, 0.25]], [[0.7, 0.1, 0.1, 0.1]]])
     assert np.allclose(entropy_weighted(votes(rows)).labels, rows[1], atol=1e-3)
+
+
+@given(seed=st.integers(0, 2**32 - 1), devices=st.integers(3, 7), samples=st.integers(1, 12))
+def test_whatever_a_device_claims_it_weighs_in_all_no_more_than_some_other_device(
+    seed: int, devices: int, samples: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    present = rng.random((devices, samples)) < 0.8
+    present[:, 0] = True
+    claims = (rng.random((devices, samples)) ** rng.integers(1, 9, (devices, 1))).astype(np.float32)
+    claims[0] = rng.choice([0.0, 1e-30, 0.5, 1.0], samples)
+    totals = bounded(votes(np.full((devices, samples, 2), 0.5), present=present), claims).sum(axis=1)
+    assert totals[0] <= totals[1:].max() * (1 + 1e-5)
+    assert (totals <= (claims * present).sum(axis=1) * (1 + 1e-5)).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), factor=st.sampled_from([0.25, 0.5]))
+def test_to_claim_the_same_louder_everywhere_gains_nothing_beyond_the_bound(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    claims = rng.random((5, 9)).astype(np.float32)
+    claims[0] = 1  # more than the median device's in all, even with the factor below
+    claims[1:] *= np.float32(factor * 0.5)
+    rows = rng.dirichlet(np.ones(3), (5, 9))
+    quieter = claims.copy()
+    quieter[0] *= np.float32(factor)
+    louder, found = certainty_weighted(votes(rows, claims)), certainty_weighted(votes(rows, quieter))
+    assert np.allclose(louder.labels, found.labels, atol=1e-5)
