@@ -134,7 +134,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--set", action="append", default=[], dest="changes")
     chosen = parser.parse_args()
-    begin(chosen.workers)
+    begin(chosen.workers, "simulations.host")
     from client.app import app as client_app
     from simulations.engines.local import run_local
 

@@ -35,12 +35,18 @@ def preload(module: str) -> None:
         _preloaded.append(module)
 
 
-def begin(workers: int) -> None:
+def begin(workers: int, *modules: str) -> None:
     """Let the modules that workers share be imported while this process goes on; 1 worker is this process.
 
     Without this it begins with the first call, which waits for it.
+
+    Args:
+        workers: how many there will be.
+        modules: what they will need beside.
     """
     if workers > 1:
+        for module in modules:
+            preload(module)
         _context()
         forkserver.ensure_running()
 

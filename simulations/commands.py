@@ -11,8 +11,7 @@ from rich.console import Console
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
-from simulations.device_folders import write_device_folders
-from simulations.launch import Engine, How, launch, launch_seeds, prepare
+from simulations.how import Engine, How
 from simulations.methods import OWN, load_method
 from simulations.run_folder import SUMMARY, check_new, check_resumable
 from simulations.scenario import load_scenario
@@ -118,13 +117,19 @@ def simulate(
     if resume:
         assert out is not None
         folder = out.resolve()
-        loaded = load_scenario(str(check_resumable(folder)))
+        load_scenario(str(check_resumable(folder)))
         if (folder / SUMMARY).exists():
             print_table(json.loads((folder / SUMMARY).read_text()), console, folder)
             return
+        loaded = None
     else:
         loaded = load_method(scenario, method, changes)
         folder = (out or default_folder(loaded.name)).resolve()
+        check_new(folder)
+    how.begin()
+    from simulations.launch import launch, prepare
+
+    if loaded is not None:
         prepare(loaded, folder, key_folder)
     launch(folder, how)
 
@@ -152,6 +157,8 @@ def split(
     ] = None,
 ) -> None:
     """Write the proxy set of a scenario, and its virtual devices' data as folders that real devices read."""
+    from simulations.device_folders import write_device_folders
+
     check_new(out)
     loaded = load_scenario(scenario, assignments or [])
     for path in write_device_folders(loaded, out.resolve()):
@@ -179,6 +186,9 @@ def _several(
         raise RunFolderError(f"{folder}: no run to resume here")
     if not resume:
         check_new(folder)
+    how.begin()
+    from simulations.launch import launch_seeds
+
     combined = launch_seeds(lambda seed: load_method(*what, [*changes, f"seed={seed}"]), seeds, folder, how)
     print_seeds(combined, console, folder)
 

@@ -17,7 +17,8 @@ from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
 from server.release.keys import open_keys
 from simulations.commands import changes_of, default_folder, seed_list
-from simulations.launch import SEEDS, Engine, How, launch_seeds
+from simulations.how import Engine, How
+from simulations.launch import SEEDS, launch_seeds
 from simulations.methods import load_method, methods
 from simulations.run_folder import SUMMARY, check_new
 from simulations.scenario import Scenario, load_scenario
@@ -67,7 +68,7 @@ def _resumed(out: Path, names: list[str]) -> ComparePlan:
 
 def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
     """Run what is missing; table and picture are written anew after each method."""
-    from simulations.comparison import Entry, print_comparison, write_comparison  # plots: see simulations.launch
+    from simulations.comparison import Entry, print_comparison, write_comparison  # plots: see simulations.how
 
     entries: list[Entry] = []
     total = len(plan.methods) * len(plan.seeds)

@@ -111,7 +111,7 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
         summary["fleet"] = totals(clock.fleet, known.rows)
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(plan.task).label_names
-    from simulations.report import write_report  # plots: see simulations.launch
+    from simulations.report import write_report  # plots: see simulations.how
 
     write_report(setup.out, summary, known.rows, facts, shelf.partition, shelf.private.labels, label_names)
     write_json(setup.out / SUMMARY, summary)

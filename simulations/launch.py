@@ -2,19 +2,16 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from client.app import app as client_app
 from fedstill.files import write_json
-from fedstill.loading import require
-from fedstill.workers import begin
 from server.app import app as server_app
 from server.release.home import default_folder
 from server.release.keys import open_keys
 from simulations.engines.local import run_local
+from simulations.how import Engine, How
 from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
@@ -23,40 +20,6 @@ from simulations.shelf import open_shelf, split
 from simulations.validate import validate
 
 SEEDS = "seeds.json"
-# What a run imports at its end, for its release and report: no round waits for them, but they must be there.
-require("jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript")
-
-
-class Engine(StrEnum):
-    """How messages reach the hosts."""
-
-    local = "local"
-    ray = "ray"
-
-
-@dataclass(frozen=True)
-class How:
-    """How runs are computed and signed, which changes no result.
-
-    Attributes:
-        engine: how messages reach the hosts.
-        hosts: Flower nodes that share the devices; 0: `least`, or so many that no message is large.
-        workers: processes on this machine.
-        table: whether each run prints its table.
-        keys: folder of the keys that sign the releases.
-        references: folder of the references that runs share; None: they share none.
-        ray_address: of a running Ray cluster, for the engine `ray`; empty: Ray is started for the run.
-        least: hosts at least where `hosts` leaves it open.
-    """
-
-    engine: Engine
-    hosts: int
-    workers: int
-    table: bool = True
-    keys: Path = field(default_factory=default_folder)
-    references: Path | None = None
-    ray_address: str = ""
-    least: int = 1
 
 
 def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
@@ -83,7 +46,7 @@ def launch(out: Path, how: How) -> None:
         "job": "simulations.job:run",
         "host": "simulations.host:build",
     }
-    begin(how.workers)
+    how.begin()
     hosts = how.hosts or max(how.least, hosts_of(load_scenario(str(out / CONFIG)).devices))
     if how.engine is Engine.local:
         run_local(server_app, client_app, hosts, run_config)
@@ -123,7 +86,7 @@ def launch_seeds(
         summaries.append(json.loads((own / SUMMARY).read_text()))
         curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
     combined = combine(summaries)
-    from simulations.report import write_seeds_report  # plots: see above
+    from simulations.report import write_seeds_report  # plots: see simulations.how
 
     write_seeds_report(folder, combined, curves)
     write_json(folder / SEEDS, combined)

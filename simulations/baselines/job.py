@@ -39,7 +39,7 @@ def run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> 
     )
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(scenario.task).label_names
-    from simulations.report import write_report  # plots: see simulations.launch
+    from simulations.report import write_report  # plots: see simulations.how
 
     write_report(setup.out, summary, outcome.rows, facts, shelf.partition, shelf.private.labels, label_names)
     write_json(setup.out / SUMMARY, summary)

@@ -29,7 +29,8 @@ from simulations.compress.plan import PLAN, CompressPlan, class_of, read_plan
 from simulations.compress.prepare import prepare_plan, space_of
 from simulations.compress.search import Evaluate, Search
 from simulations.figures import milliseconds, percent, size
-from simulations.launch import Engine, How, launch, prepare
+from simulations.how import Engine, How
+from simulations.launch import launch, prepare
 from simulations.progress import RunProgress
 from simulations.run_folder import Claim, check_new
 from simulations.scenario import load_scenario

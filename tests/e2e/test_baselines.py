@@ -10,7 +10,8 @@ import pytest
 
 from fedstill.release.verify import verify_folder
 from server.release.keys import open_keys
-from simulations.launch import Engine, How, launch, launch_seeds, prepare
+from simulations.how import Engine, How
+from simulations.launch import launch, launch_seeds, prepare
 from simulations.methods import load_method
 
 

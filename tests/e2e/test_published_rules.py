@@ -16,7 +16,8 @@ from fedstill.packet import decode
 from fedstill.soft_labels import Floats, Ints
 from fedstill.stored import load_cache
 from server.checkpoints import STATE
-from simulations.launch import Engine, How, launch, prepare
+from simulations.how import Engine, How
+from simulations.launch import launch, prepare
 from simulations.methods import load_method
 from simulations.shelf import open_shelf
 

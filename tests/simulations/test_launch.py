@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from simulations import launch as module
-from simulations.launch import Engine, How, launch, prepare
+from simulations.how import Engine, How
+from simulations.launch import launch, prepare
 from simulations.scenario import Scenario
 
 
@@ -25,7 +26,7 @@ def test_hosts_are_those_asked_for_or_as_many_as_cores_and_small_messages_take(
     def no_run(server_app: object, client_app: object, hosts: int, config: dict[str, Any]) -> None:
         asked.append(hosts)
 
-    monkeypatch.setattr("simulations.host.DEVICES_PER_HOST", devices_per_host)
+    monkeypatch.setattr("simulations.setup.DEVICES_PER_HOST", devices_per_host)
     monkeypatch.setattr(module, "run_local", no_run)
     scenario = small.model_copy(update={"devices": 8})
     prepare(scenario, tmp_path / "run", tmp_path / "keys")

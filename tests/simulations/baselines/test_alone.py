@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.launch import Engine, How, launch, prepare
+from simulations.how import Engine, How
+from simulations.launch import launch, prepare
 from simulations.methods import load_method
 
 
