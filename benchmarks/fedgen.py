@@ -5,8 +5,8 @@ method, alpha and seed, `--jobs` at a time with one worker each; runs that are f
 `FOLDER/table.json`. `python -m benchmarks.fedgen table [FILE]` prints a file's table, by default the stored one's.
 
 `fedavg` is the published protocol: 20 steps of plain SGD with batches of 32 and a constant learning rate of 0.01.
-`fedstill-thousandth` is the product with a thousandth of its bytes. References, which the table does not show, are left
-out.
+`fedstill-thousandth` is the product with less than a thousandth of FedAvg's bytes. References, which the table does not
+show, are left out.
 """
 
 import argparse
@@ -41,7 +41,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "device.revisit.augment=none",
     ),
     "fedstill": NO_REFERENCES,
-    # A bit for each label both ways, and as many labels as a thousandth of FedAvg's bytes leaves room for at alpha 1.
+    # Labels of one class each, both ways, and as many as a thousandth of FedAvg's bytes leaves room for at alpha 1.
     "fedstill-thousandth": (
         *NO_REFERENCES,
         "exchange.uplink=simplex1",

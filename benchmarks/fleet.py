@@ -68,7 +68,7 @@ class Measured:
 
     def figures(self, devices: int) -> dict[str, float]:
         """Return what the ratios are of."""
-        spent = (self.cpu[-1] - self.cpu[0]) / (len(self.cpu) - 1) if len(self.cpu) > 1 else self.cpu[0]
+        spent = (self.cpu[-1] - self.cpu[0]) / (len(self.cpu) - 1)
         return {
             "devices_per_core_second": devices / spent,
             "peak_memory": float(self.peak),
@@ -260,6 +260,7 @@ def main() -> None:
         if student in wanted:
             found[student] = beside(student, chosen.devices, chosen.rounds, chosen.rows, how)
     if "gpu" in wanted:
+        found["gpu_configuration"] = [*ON_GPU, "workers=1"]
         found["gpu"] = {student: on_gpu(student, chosen.devices, chosen.rounds, chosen.rows) for student in STUDENTS}
     if "scale" in wanted:
         found["scale"] = scale(chosen.many, chosen.rows, how)

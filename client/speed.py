@@ -1,16 +1,17 @@
 """How fast this machine trains a student and predicts with it: with torch on one thread, as a device does in rounds."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from time import monotonic, perf_counter
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from fedstill.errors import ConfigError
+from fedstill.failures import told
 from fedstill.fit import Fit
 from fedstill.learning import Lesson, build, logits, teach
 from fedstill.models import architecture
@@ -54,15 +55,18 @@ def measure(student: str, shape: tuple[int, int, int], classes: int, batch: int,
     kind = architecture(student)
     try:
         model = build(kind, task, seed=0)
-        logits(model, np.zeros((1, *shape), np.uint8), task)
-    except (RuntimeError, ValueError, TypeError) as error:
+        rng = stream(0, "speed")
+        images = rng.integers(0, 256, (max(batch, PREDICTED), *shape), dtype=np.uint8)
+        targets = torch.from_numpy(rng.integers(0, classes, len(images)))
+        how = Fit(STEPS, batch, learning_rate=0.01, optimizer="sgd")
+        lesson = Lesson("train", images, targets, how, F.cross_entropy, seed=0)
+        teach(model, replace(lesson, how=replace(how, steps=1)), task)
+        found = tuple(logits(model, images[:2], task).shape)
+    except Exception as error:  # a user's own architecture may raise anything
         size = "x".join(map(str, shape))
-        raise ConfigError(f"{student}: does not go with images of {size}: {error}") from error
-    rng = stream(0, "speed")
-    images = rng.integers(0, 256, (max(batch, PREDICTED), *shape), dtype=np.uint8)
-    targets = torch.from_numpy(rng.integers(0, classes, len(images)))
-    how = Fit(STEPS, batch, learning_rate=0.01, optimizer="sgd")
-    lesson = Lesson("speed", images, targets, how, F.cross_entropy, seed=0)
+        raise ConfigError(f"{student}: does not go with images of {size}, {classes} classes: {told(error)}") from error
+    if found != (2, classes):
+        raise ConfigError(f"{student}: returns {found[1:]} for an image, {classes} logits are wanted")
     return Measured(
         train=_rate(lambda: teach(model, lesson, task), STEPS * batch, seconds),
         predict=_rate(lambda: logits(model, images, task), len(images), seconds),
@@ -75,9 +79,9 @@ def _nowhere(folder: Path | None) -> Arrays:
 
 def _rate(part: Callable[[], object], samples: int, seconds: float) -> float:
     part()  # the first one also finds its kernels
-    until, found = time.monotonic() + seconds, list[float]()
-    while len(found) < REPEATS or time.monotonic() < until:
-        begin = time.perf_counter()
+    until, found = monotonic() + seconds, list[float]()
+    while len(found) < REPEATS or monotonic() < until:
+        begin = perf_counter()
         part()
-        found.append(samples / (time.perf_counter() - begin))
+        found.append(samples / (perf_counter() - begin))
     return median(found)

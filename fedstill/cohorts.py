@@ -19,7 +19,7 @@ from fedstill.fit import Fit
 from fedstill.learning import Lesson, Loss, State, Step, block, normalize, steps
 from fedstill.tasks import Images, Task
 
-GPU_BLOCK = 16  # blocks of a core that a GPU predicts at once
+GPU_BLOCK = 6  # blocks of a core that a GPU predicts at once
 
 
 class Cohort:

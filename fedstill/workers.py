@@ -48,7 +48,12 @@ def begin(workers: int, *modules: str) -> None:
         for module in modules:
             preload(module)
         _context()
-        forkserver.ensure_running()
+        # A server that gets Ctrl-C while it imports would tell so; it ends with this process anyhow.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def prepare_torch() -> None:

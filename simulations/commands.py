@@ -186,7 +186,6 @@ def _several(
         raise RunFolderError(f"{folder}: no run to resume here")
     if not resume:
         check_new(folder)
-    how.begin()
     from simulations.launch import launch_seeds
 
     combined = launch_seeds(lambda seed: load_method(*what, [*changes, f"seed={seed}"]), seeds, folder, how)

@@ -18,12 +18,9 @@ from server.release.home import default_folder as default_keys
 from server.release.keys import open_keys
 from simulations.commands import changes_of, default_folder, seed_list
 from simulations.how import Engine, How
-from simulations.launch import SEEDS, launch_seeds
 from simulations.methods import load_method, methods
 from simulations.run_folder import SUMMARY, check_new
 from simulations.scenario import Scenario, load_scenario
-from simulations.shelf import split
-from simulations.validate import validate
 
 PLAN, REFERENCES = "compare.toml", "references"
 
@@ -51,6 +48,9 @@ def _check(plan: ComparePlan, keys: Path) -> None:
     if repeated:
         raise ConfigError(f"method {repeated[0]!r} is named twice")
     loaded = [plan.load(name, plan.seeds[0]) for name in plan.methods]
+    from simulations.shelf import split  # with torch, as what follows
+    from simulations.validate import validate
+
     for scenario in loaded:
         validate(scenario)
     split(loaded[0])
@@ -69,6 +69,7 @@ def _resumed(out: Path, names: list[str]) -> ComparePlan:
 def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
     """Run what is missing; table and picture are written anew after each method."""
     from simulations.comparison import Entry, print_comparison, write_comparison  # plots: see simulations.how
+    from simulations.launch import launch_seeds
 
     entries: list[Entry] = []
     total = len(plan.methods) * len(plan.seeds)
@@ -152,4 +153,4 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
-__all__ = ["PLAN", "SEEDS", "ComparePlan", "compare", "register"]
+__all__ = ["PLAN", "ComparePlan", "compare", "register"]

@@ -9,7 +9,8 @@ from fedstill.workers import begin
 from server.release.home import default_folder
 
 # What a run imports when it needs it, at its end or while its workers do: it must be there.
-require("flwr", "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript", "torch")
+require("cryptography", "flwr", "grpc", "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript")
+require("securesystemslib", "torch", "tuf")
 
 
 class Engine(StrEnum):

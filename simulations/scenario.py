@@ -275,7 +275,7 @@ def load_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
 
 
 def raw_scenario(name: str) -> dict[str, Any]:
-    """Return the values of a built-in scenario or a scenario file, as they stand there.
+    """Return the values of a built-in scenario or a scenario file, with those of the fleet that it names.
 
     Raises:
         ConfigError: unknown scenario, or a file that can't be read.

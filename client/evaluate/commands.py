@@ -97,6 +97,7 @@ def speed(
     machine = probe.look()
     if "torch" not in machine.packages:
         raise ConfigError("no torch here: only a device that trains with torch has such a speed")
+    probe.check_machine()  # there are boards on which this torch dies
     from client.speed import measure
 
     channels, height, width = (int(part) for part in found.groups())

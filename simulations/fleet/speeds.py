@@ -57,7 +57,10 @@ def speeds_of(
 
 def _speeds(name: str, kind: FleetClassSettings, student: str, task: Task, told: Found | None) -> Speeds:
     own = kind.benchmark
-    if own is not None and (own.student, own.input_shape, own.classes) != (student, task.input_shape, task.classes):
+    if own is not None and (
+        (_of_any_folder(own.student), own.input_shape, own.classes)
+        != (_of_any_folder(student), task.input_shape, task.classes)
+    ):
         raise ConfigError(
             f"fleet.classes.{name}.benchmark: it is of {_words(own.student, own.input_shape, own.classes)}, the run has"
             f" {_words(student, task.input_shape, task.classes)}; measure that with `fedstill client speed`"
@@ -75,6 +78,11 @@ def _speeds(name: str, kind: FleetClassSettings, student: str, task: Task, told:
     if kind.predict_samples_per_second is None and own is not None:
         return Speeds(train, own.predict_samples_per_second, f"benchmark: {own.machine}")
     return Speeds(train, kind.predict_samples_per_second or forward)
+
+
+def _of_any_folder(student: str) -> str:
+    """Return an architecture's name; of `file.py:object` without the folder, which is another one on the device."""
+    return student.rpartition("/")[2] if ".py:" in student else student
 
 
 def _words(student: str, shape: tuple[int, int, int], classes: int) -> str:

@@ -28,7 +28,9 @@ split(scenario)
 
 def test_a_scenario_is_read_without_torch_which_workers_load_meanwhile() -> None:
     read = "from simulations.setup import load_method; load_method('digits', 'fedstill')"
-    assert not {"torch", "flwr", "grpc"} & loaded(f"import benchmarks.fleet_run, simulations.commands; {read}")
+    assert not {"torch", "flwr", "grpc"} & loaded(
+        f"import benchmarks.fleet_run, simulations.commands, simulations.compare; {read}"
+    )
 
 
 def test_workers_load_neither_flower_nor_what_draws_and_signs() -> None:

@@ -37,7 +37,10 @@ def main() -> None:
         server_app=server_app(chosen.devices, chosen.rounds),
         client_app=client_app(chosen.student, chosen.samples, chosen.rows, "cuda" if chosen.gpu else "cpu"),
         num_supernodes=chosen.devices,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 1 / actors if chosen.gpu else 0.0}, **cores},
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": int(1e4 / actors) / 1e4 if chosen.gpu else 0.0},
+            **cores,
+        },
     )
 
 
