@@ -19,7 +19,7 @@ from server.release.keys import open_keys
 from simulations.commands import changes_of, default_folder, seed_list
 from simulations.how import Engine, How
 from simulations.methods import load_method, methods
-from simulations.run_folder import SUMMARY, check_new
+from simulations.run_folder import ROUNDS, SUMMARY, check_new
 from simulations.scenario import Scenario, load_scenario
 
 PLAN, REFERENCES = "compare.toml", "references"
@@ -36,6 +36,8 @@ class ComparePlan(Settings):
     """Seeds of every method."""
     changes: tuple[str, ...] = ()
     """Changes of the scenario."""
+    target: float | None = Field(default=None, gt=0, le=100)
+    """Accuracy in percent whose cost in rounds and bytes is told."""
 
     def load(self, method: str, seed: int) -> Scenario:
         """Return the scenario as a method runs it with a seed."""
@@ -57,13 +59,14 @@ def _check(plan: ComparePlan, keys: Path) -> None:
     open_keys(keys)
 
 
-def _resumed(out: Path, names: list[str]) -> ComparePlan:
-    """Return the plan of the comparison in `out`, with more methods where some are named."""
+def _resumed(out: Path, names: list[str], target: float | None) -> ComparePlan:
+    """Return the plan of the comparison in `out`, with more methods and another target where they are named."""
     if not (out / PLAN).is_file():
         raise RunFolderError(f"{out}: no comparison to resume here ({PLAN} is missing)")
     plan = parse(ComparePlan, read_toml(out / PLAN), str(out / PLAN))
     more = [name for name in names if name not in plan.methods]
-    return plan.model_copy(update={"methods": [*plan.methods, *more]})
+    raw = {**plan.model_dump(), "methods": [*plan.methods, *more]}
+    return parse(ComparePlan, raw if target is None else {**raw, "target": target}, "--target")
 
 
 def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
@@ -72,6 +75,7 @@ def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
     from simulations.launch import launch_seeds
 
     entries: list[Entry] = []
+    target = None if plan.target is None else plan.target / 100
     total = len(plan.methods) * len(plan.seeds)
     for place, name in enumerate(plan.methods):
 
@@ -81,10 +85,12 @@ def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
 
         folder = out / name
         launch_seeds(lambda seed, name=name: plan.load(name, seed), plan.seeds, folder, how, announce)  # type: ignore[misc]
-        summaries = [json.loads((folder / f"seed-{seed}" / SUMMARY).read_text()) for seed in plan.seeds]
-        entries.append(Entry(name, plan.load(name, plan.seeds[0]).method.sends_weights, summaries))
-        write_comparison(out, plan.scenario, plan.seeds, entries)
-    print_comparison(out, plan.scenario, plan.seeds, entries, console)
+        folders = [folder / f"seed-{seed}" for seed in plan.seeds]
+        summaries = [json.loads((own / SUMMARY).read_text()) for own in folders]
+        rounds = [[json.loads(line) for line in (own / ROUNDS).read_text().splitlines()] for own in folders]
+        entries.append(Entry(name, plan.load(name, plan.seeds[0]).method.sends_weights, summaries, rounds))
+        write_comparison(out, plan.scenario, plan.seeds, entries, target)
+    print_comparison(out, plan.scenario, plan.seeds, entries, target, console)
 
 
 def compare(
@@ -116,6 +122,9 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the comparison in --out; METHODs named are added to it.")
     ] = False,
+    target: Annotated[
+        float | None, typer.Option(help="Accuracy in percent whose cost in rounds and bytes is told.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
     ] = None,
@@ -133,18 +142,19 @@ def compare(
         if changes or scenario is not None or seeds is not None:
             raise ConfigError("--resume takes the configuration of the folder; leave out options that change it")
         folder = out.resolve()
-        plan = _resumed(folder, names or [])
+        plan = _resumed(folder, names or [], target)
         _check(plan, key_folder)
     else:
         if not names:
             raise ConfigError(f"name the methods to compare: {', '.join(methods())}")
         named = scenario or "digits"
         place = str(Path(named).resolve()) if named.endswith(".toml") else named
-        plan = ComparePlan(scenario=place, methods=names, seeds=seed_list(seeds or "0"), changes=tuple(changes))
+        raw = {"scenario": place, "methods": names, "seeds": seed_list(seeds or "0"), "changes": tuple(changes)}
+        plan = parse(ComparePlan, {**raw, "target": target}, "--target")
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
         _check(plan, key_folder)
-    write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump()).encode())
+    write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump(exclude_none=True)).encode())
     _run(plan, folder, replace(how, references=folder / REFERENCES), console)
 
 

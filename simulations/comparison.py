@@ -20,6 +20,7 @@ from simulations.columns import Column
 from simulations.figures import DASH, Cell, Form, percent, seconds, size
 from simulations.page import PAGE
 from simulations.plots import INK, colour, draw
+from simulations.reached import Rows, reached
 
 JSON, PAGE_FILE = "compare.json", "compare.html"
 COLUMNS = (
@@ -28,12 +29,18 @@ COLUMNS = (
         "accuracy\n%", "released students before quantization, mean over devices; devices' own where none is released"
     ),
     Column("worst\nclass %", "the same of the device class that is worst"),
+    Column("best\nround %", "the students after the best of all rounds, which nobody knows without the test set"),
+    Column("last\nround %", "the same after the last round, before what a run does at its end"),
     Column("int8\n%", "released, quantized students"),
     Column("devices\n%", "the devices' own students"),
     Column("up", "bytes of all packets of all devices up"),
     Column("down", "bytes down"),
     Column("bytes", "both ways"),
     Column("time", "time spent in rounds"),
+)
+TO_TARGET = (
+    Column("rounds\nto target", "rounds until the students reached the target for the first time"),
+    Column("bytes\nto target", "bytes of all packets until then"),
 )
 MARK = "*"
 NOTE = "accuracies on the global test set, mean ± std over seeds; bytes: all devices, all rounds; * sends model weights"
@@ -47,11 +54,13 @@ class Entry:
         method: its name.
         sends_weights: whether its messages carry model weights.
         summaries: the content of each seed's `summary.json`.
+        rounds: the lines of each seed's `rounds.jsonl`.
     """
 
     method: str
     sends_weights: bool
     summaries: Sequence[Mapping[str, Any]]
+    rounds: Sequence[Rows]
 
 
 def accuracy_of(found: Mapping[str, Any]) -> float | None:
@@ -61,8 +70,14 @@ def accuracy_of(found: Mapping[str, Any]) -> float | None:
     return devices if released is None else released
 
 
-def figures_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return what is compared of one run; accuracies are fractions, means over devices."""
+def figures_of(summary: Mapping[str, Any], rows: Rows, target: float | None) -> dict[str, float | None]:
+    """Return what is compared of one run; accuracies are fractions, means over devices.
+
+    Args:
+        summary: its `summary.json`.
+        rows: lines of its `rounds.jsonl`.
+        target: an accuracy whose cost is told; None: none is.
+    """
     classes = summary["device_classes"].values()
 
     def mean(values: Sequence[float | None]) -> float | None:
@@ -71,21 +86,27 @@ def figures_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
 
     final = [accuracy_of(found) for found in classes]
     wire = summary["wire"]
+    curve = reached(rows, {name: found["devices"] for name, found in summary["device_classes"].items()})
+    rounds, spent = (None if target is None else curve.cost_of(target)) or (None, None)
     return {
         "accuracy": mean(final),
         "accuracy_worst_class": min((value for value in final if value is not None), default=None),
+        "accuracy_best_round": curve.best,
+        "accuracy_last_round": curve.last,
         "accuracy_int8": mean([found["accuracy_released"] for found in classes]),
         "accuracy_devices": mean([found["accuracy_devices"] for found in classes]),
         "uplink_bytes": wire["uplink_bytes"],
         "downlink_bytes": wire["downlink_bytes"],
         "bytes": wire["uplink_bytes"] + wire["downlink_bytes"],
         "rounds_seconds": summary["timing"]["rounds_seconds"],
+        "rounds_to_target": rounds,
+        "bytes_to_target": spent,
     }
 
 
-def compared(entry: Entry) -> dict[str, Any]:
-    """Return a method's part of `compare.json`: mean and sample deviation over seeds, null for what it lacks."""
-    runs = [figures_of(summary) for summary in entry.summaries]
+def compared(entry: Entry, target: float | None) -> dict[str, Any]:
+    """Return a method's part of `compare.json`: mean and sample deviation over seeds, null for what a seed lacks."""
+    runs = [figures_of(*run, target) for run in zip(entry.summaries, entry.rounds, strict=True)]
     result: dict[str, Any] = {"method": entry.method, "sends_weights": entry.sends_weights}
     for key in runs[0]:
         values = [run[key] for run in runs]
@@ -98,12 +119,15 @@ def compared(entry: Entry) -> dict[str, Any]:
     return result
 
 
-def write_comparison(out: Path, scenario: str, seeds: Sequence[int], entries: Sequence[Entry]) -> None:
+def write_comparison(
+    out: Path, scenario: str, seeds: Sequence[int], entries: Sequence[Entry], target: float | None
+) -> None:
     """Write `compare.json` and `compare.html`."""
-    found = [compared(entry) for entry in entries]
-    write_json(out / JSON, {"scenario": scenario, "seeds": list(seeds), "methods": found})
+    found = [compared(entry, target) for entry in entries]
+    write_json(out / JSON, {"scenario": scenario, "seeds": list(seeds), "target": target, "methods": found})
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    part = {"title": "Methods", "columns": COLUMNS, "rows": [_row(method) for method in found], "note": NOTE}
+    rows = [_row(method, target) for method in found]
+    part = {"title": "Methods", "columns": _columns(target), "rows": rows, "note": _note(target)}
     caption = (
         "Circles: soft labels; hollow squares: model weights; triangles: the worst device class; dashes: no message"
     )
@@ -123,39 +147,51 @@ def write_comparison(out: Path, scenario: str, seeds: Sequence[int], entries: Se
 
 
 def print_comparison(
-    out: Path, scenario: str, seeds: Sequence[int], entries: Sequence[Entry], console: Console
+    out: Path, scenario: str, seeds: Sequence[int], entries: Sequence[Entry], target: float | None, console: Console
 ) -> None:
     """Print the table and where everything lies."""
     title = f"{Path(scenario).stem}, seeds {', '.join(map(str, seeds))}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for column in COLUMNS:
+    for column in _columns(target):
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
     for entry in entries:
-        cells = _row(compared(entry))
+        cells = _row(compared(entry, target), target)
         table.add_row(*(Text(cell.text).append(f"\n{cell.spread}" if cell.spread else "", "dim") for cell in cells))
     console.print(table)
-    console.print(Text(NOTE, style="dim"))
+    console.print(Text(_note(target), style="dim"))
     for name in (JSON, PAGE_FILE):
         console.print(Text(str(out / name)), soft_wrap=True)
 
 
-def _row(found: Mapping[str, Any]) -> list[Cell]:
+def _columns(target: float | None) -> tuple[Column, ...]:
+    return COLUMNS if target is None else (*COLUMNS, *TO_TARGET)
+
+
+def _note(target: float | None) -> str:
+    return NOTE if target is None else f"{NOTE}; target: {100 * target:g} %"
+
+
+def _row(found: Mapping[str, Any], target: float | None) -> list[Cell]:
     def cell(key: str, form: Form, spread: bool = True) -> Cell:
         mean, std = found[key]["mean"], found[key]["std"]
         if mean is None:
             return Cell(DASH)
         return Cell(form(mean), f"±{form(std)}" if spread and std else "")
 
+    cost = [cell("rounds_to_target", "{:.1f}".format), cell("bytes_to_target", size, spread=False)]
     return [
         Cell(found["method"] + (f" {MARK}" if found["sends_weights"] else "")),
         cell("accuracy", percent),
         cell("accuracy_worst_class", percent),
+        cell("accuracy_best_round", percent),
+        cell("accuracy_last_round", percent),
         cell("accuracy_int8", percent),
         cell("accuracy_devices", percent),
         cell("uplink_bytes", size, spread=False),
         cell("downlink_bytes", size, spread=False),
         cell("bytes", size, spread=False),
         cell("rounds_seconds", seconds, spread=False),
+        *(cost if target is not None else []),
     ]
 
 

@@ -38,7 +38,7 @@ def figures(out: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, small_options: list[str]) -> Path:
     out = tmp_path_factory.mktemp("compare") / "run"
-    compare(out, "local-only", "fedavg", "fd", "--seeds", "0,1", "--rounds", "1", *small_options)
+    compare(out, "local-only", "fedavg", "fd", "--seeds", "0,1", "--rounds", "1", "--target", "1", *small_options)
     return out
 
 
@@ -55,6 +55,9 @@ def test_every_method_has_a_row_with_accuracy_and_bytes_over_the_seeds(reference
         assert method["bytes"]["mean"] == sum(spent) / 2
         assert method["accuracy_worst_class"]["mean"] <= method["accuracy"]["mean"]
         assert method["accuracy"]["std"] >= 0
+        assert method["rounds_to_target"]["mean"] == 1
+        assert method["bytes_to_target"]["mean"] == method["bytes"]["mean"]
+        assert method["accuracy_best_round"] == method["accuracy_last_round"]
 
 
 def test_all_methods_have_the_same_split(reference: Path) -> None:
@@ -105,6 +108,7 @@ def test_a_killed_comparison_resumes_to_the_result_of_an_undisturbed_one_and_tak
         (["fd", "--resume"], "no comparison to resume"),
         (["fd", "--keys", "/dev/null/keys"], "name another folder with --keys"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
+        (["fd", "--target", "0"], "target: Input should be greater than 0"),
         (["--resume", "--seeds", "0,1"], "leave out options that change it"),
     ],
 )
