@@ -66,7 +66,7 @@ def _resumed(out: Path, names: list[str], target: float | None) -> ComparePlan:
     plan = parse(ComparePlan, read_toml(out / PLAN), str(out / PLAN))
     more = [name for name in names if name not in plan.methods]
     raw = {**plan.model_dump(), "methods": [*plan.methods, *more]}
-    return parse(ComparePlan, raw if target is None else {**raw, "target": target}, "--target")
+    return parse(ComparePlan, raw if target is None else {**raw, "target": target}, "compare")
 
 
 def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
@@ -150,7 +150,7 @@ def compare(
         named = scenario or "digits"
         place = str(Path(named).resolve()) if named.endswith(".toml") else named
         raw = {"scenario": place, "methods": names, "seeds": seed_list(seeds or "0"), "changes": tuple(changes)}
-        plan = parse(ComparePlan, {**raw, "target": target}, "--target")
+        plan = parse(ComparePlan, {**raw, "target": target}, "compare")
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
         _check(plan, key_folder)

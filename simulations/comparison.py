@@ -39,9 +39,10 @@ COLUMNS = (
     Column("time", "time spent in rounds"),
 )
 TO_TARGET = (
-    Column("rounds\nto target", "rounds until the students reached the target for the first time"),
-    Column("bytes\nto target", "bytes of all packets until then"),
+    Column("target\nrounds", "rounds until the students reached the target for the first time"),
+    Column("target\nbytes", "bytes of all packets until then"),
 )
+WIDE = {"last\nround %", "up", "down"}  # for the page and the JSON: a terminal is narrow
 MARK = "*"
 NOTE = "accuracies on the global test set, mean ± std over seeds; bytes: all devices, all rounds; * sends model weights"
 
@@ -152,11 +153,14 @@ def print_comparison(
     """Print the table and where everything lies."""
     title = f"{Path(scenario).stem}, seeds {', '.join(map(str, seeds))}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for column in _columns(target):
+    columns = _columns(target)
+    shown = [place for place, column in enumerate(columns) if column.title not in WIDE]
+    for column in (columns[place] for place in shown):
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
     for entry in entries:
         cells = _row(compared(entry, target), target)
-        table.add_row(*(Text(cell.text).append(f"\n{cell.spread}" if cell.spread else "", "dim") for cell in cells))
+        texts = [Text(cell.text).append(f"\n{cell.spread}" if cell.spread else "", "dim") for cell in cells]
+        table.add_row(*(texts[place] for place in shown))
     console.print(table)
     console.print(Text(_note(target), style="dim"))
     for name in (JSON, PAGE_FILE):
