@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,12 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[str
     source, library = Path(__file__).with_name("clock.c"), tmp_path_factory.mktemp("clock") / "clock.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     return lambda ahead: ("env", f"LD_PRELOAD={library}", f"CLOCK_SHIFT={ahead}")
+
+
+def about_as_good(found: list[dict[str, Any]], undisturbed: Undisturbed) -> bool:
+    """Whether no class's student ends more than ten points below its undisturbed accuracy."""
+    expected = undisturbed.rows[-1]["released_accuracy"]
+    return all(found[-1]["released_accuracy"][name] >= accuracy - 0.1 for name, accuracy in expected.items())
 
 
 def fill(folder: Path) -> Path:
@@ -152,7 +159,7 @@ def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
 
 
 def test_a_device_with_a_full_disk_sits_out_and_comes_back_when_it_has_room(
-    deployment: Deployment, tmp_path: Path
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     deployment.stop_device(2)
@@ -170,6 +177,7 @@ def test_a_device_with_a_full_disk_sits_out_and_comes_back_when_it_has_room(
     assert found[0]["refused"] == {"2": "the device failed; its log says why"}
     assert found[0]["answers"] == 2
     assert found[-1]["answers"] == 3
+    assert about_as_good(found, undisturbed)
     assert "No space left" in deployment.log(2, "agent")
 
 
@@ -190,7 +198,9 @@ def test_a_server_with_a_full_disk_says_so_and_resumes_to_the_same_result(
         assert rows(out) == undisturbed.rows
 
 
-def test_garbage_repeated_and_late_answers_cost_nobody_else_a_round(deployment: Deployment, tmp_path: Path) -> None:
+def test_garbage_repeated_and_late_answers_cost_nobody_else_a_round(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     number = deployment.enrol("zero2w", free_ports(1)[0], data_of=0)
     plan = "garbage,honest,repeat,late,honest"
@@ -204,9 +214,12 @@ def test_garbage_repeated_and_late_answers_cost_nobody_else_a_round(deployment: 
     assert len(found) == 5
     assert all(row["answers"] >= 3 for row in found)  # whether it is back in the last one depends on the machine
     assert found[3]["refused"][str(number)] == "no answer"
+    assert about_as_good(found, undisturbed)
 
 
-def test_a_device_that_is_revoked_in_mid_run_takes_no_further_part(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_device_that_is_revoked_in_mid_run_takes_no_further_part(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     number = deployment.enrol("zero2w", free_ports(1)[0], data_of=0)
     deployment.start_device(number)
@@ -220,9 +233,12 @@ def test_a_device_that_is_revoked_in_mid_run_takes_no_further_part(deployment: D
     assert found[0]["answers"] == 4
     assert found[-1]["answers"] == 3
     assert set(found[-1]["refused"]) == {str(number)}
+    assert about_as_good(found, undisturbed)
 
 
-def test_a_third_of_the_devices_gone_in_one_round_comes_back(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_third_of_the_devices_gone_in_one_round_comes_back(
+    deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     """It loses power between the first two rounds. The others go on meanwhile, so there are rounds left for it."""
     out = tmp_path / "run"
     deployment.begin(out, "rounds=7", "exchange.quorum=0.6", IMPATIENT)
@@ -236,6 +252,7 @@ def test_a_third_of_the_devices_gone_in_one_round_comes_back(deployment: Deploym
     answers = [row["answers"] for row in rows(out)]
     assert (answers[0], answers[1], len(answers)) == (3, 2, 7)
     assert answers[-1] == 3
+    assert about_as_good(rows(out), undisturbed)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
