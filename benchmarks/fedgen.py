@@ -11,7 +11,6 @@ show, are left out.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import spread
 from fedstill.files import write_json
 from simulations.run_folder import CONFIG, SUMMARY
 
@@ -138,10 +138,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> str:
-    values = [100 * row["accuracy"] for row in rows]
-    if not values:
-        return "—"
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    return spread([100 * row["accuracy"] for row in rows], digits=1)
 
 
 def _range(rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> str:

@@ -12,10 +12,9 @@ is the least accurate class's released fp32 student: mean and deviation over the
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.tables import spread
 from client.disk import Disk, unpacked
 from fedstill.cache import LabelCache
 from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
@@ -179,17 +179,11 @@ def runs(options: argparse.Namespace) -> None:
         return 100 * min(float(facts["accuracy_released_fp32"]) for facts in classes)
 
     def cell(rule: str, name: str, attack: AttackSettings) -> str:
-        return spread([least(rule, name, attack, seed) for seed in options.seeds])
+        return spread([least(rule, name, attack, seed) for seed in options.seeds], digits=2)
 
     seeds = ", ".join(map(str, options.seeds))
     print(f"{options.scenario}, seeds {seeds}, {options.share:.0%} hostile: least accurate released fp32 student")
     _table(options.rules, options.share, cell)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation in words; of one value there is none."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def _table(names: list[str], share: float, cell: Callable[[str, str, AttackSettings], str]) -> None:

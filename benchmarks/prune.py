@@ -20,7 +20,6 @@ of the file that is released for `search`.
 
 import argparse
 import json
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import spread
 from fedstill.files import write_json
 from fedstill.learning import State, accuracy, build, restored
 from fedstill.models.shapes import Shape, shape_of
@@ -146,15 +146,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [["", *classes], ["---"] * (len(classes) + 1)]
     for way in dict.fromkeys(row["way"] for row in rows):
         cells = [found[way, name] for name in classes]
-        lines.append([way, *(_cell(values) for values in cells)])
+        lines.append([way, *(spread(values, digits=1) for values in cells)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return "—"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Markdown tables of the scenarios' results: `python -m benchmarks.tables` prints what docs/results.md shows."""
 
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ HEADER = (
     "up / down, kB",
     "FedAvg, kB",
 )
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return mean and sample deviation in words; of one value there is no deviation, and a dash of none."""
+    if not values:
+        return "—"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def _percent(seeds: Mapping[str, Any], *keys: str) -> str:

@@ -69,6 +69,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
+def read_json(kind: type[S], path: Path, missing: str, wrong: str) -> S:
+    """Read settings from a JSON file that a command wrote.
+
+    Args:
+        kind: the settings to build.
+        path: the file.
+        missing: what to say of a file that can't be read.
+        wrong: what to say of one that holds something else.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else; one line.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {missing}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {wrong}: {place}: {first['msg']}") from error
+
+
 def override(raw: dict[str, Any], assignment: str) -> None:
     """Apply a `section.key=value` assignment to raw values; the value is TOML, or a bare word for a string.
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from fedstill.config import Settings
-from fedstill.errors import ConfigError
+from fedstill.config import Settings, read_json
 
 
 class Speed(Settings):
@@ -33,11 +32,4 @@ def read_speed(path: Path) -> Speed:
     Raises:
         ConfigError: it can't be read or is none.
     """
-    try:
-        return Speed.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: no device's speed can be read here: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: not what `fedstill client speed` wrote: {place}: {first['msg']}") from error
+    return read_json(Speed, path, "no device's speed can be read here", "not what `fedstill client speed` wrote")

@@ -20,7 +20,7 @@ from simulations.columns import Column
 from simulations.figures import DASH, Cell, Form, percent, seconds, size
 from simulations.page import PAGE
 from simulations.plots import INK, colour, draw
-from simulations.reached import Rows, reached
+from simulations.reached import Rows, over_devices, reached
 
 JSON, PAGE_FILE = "compare.json", "compare.html"
 COLUMNS = (
@@ -79,23 +79,23 @@ def figures_of(summary: Mapping[str, Any], rows: Rows, target: float | None) -> 
         rows: lines of its `rounds.jsonl`.
         target: an accuracy whose cost is told; None: none is.
     """
-    classes = summary["device_classes"].values()
+    classes = summary["device_classes"]
+    devices = {name: found["devices"] for name, found in classes.items()}
 
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [(value, found["devices"]) for value, found in zip(values, classes, strict=True) if value is not None]
-        return sum(value * count for value, count in known) / sum(count for _, count in known) if known else None
+    def mean(key: str) -> float | None:
+        return over_devices({name: found[key] for name, found in classes.items()}, devices)
 
-    final = [accuracy_of(found) for found in classes]
+    final = {name: accuracy_of(found) for name, found in classes.items()}
     wire = summary["wire"]
-    curve = reached(rows, {name: found["devices"] for name, found in summary["device_classes"].items()})
+    curve = reached(rows, devices)
     rounds, spent = (None if target is None else curve.cost_of(target)) or (None, None)
     return {
-        "accuracy": mean(final),
-        "accuracy_worst_class": min((value for value in final if value is not None), default=None),
+        "accuracy": over_devices(final, devices),
+        "accuracy_worst_class": min((value for value in final.values() if value is not None), default=None),
         "accuracy_best_round": curve.best,
         "accuracy_last_round": curve.last,
-        "accuracy_int8": mean([found["accuracy_released"] for found in classes]),
-        "accuracy_devices": mean([found["accuracy_devices"] for found in classes]),
+        "accuracy_int8": mean("accuracy_released"),
+        "accuracy_devices": mean("accuracy_devices"),
         "uplink_bytes": wire["uplink_bytes"],
         "downlink_bytes": wire["downlink_bytes"],
         "bytes": wire["uplink_bytes"] + wire["downlink_bytes"],

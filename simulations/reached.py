@@ -54,9 +54,18 @@ def reached(rows: Rows, devices: Mapping[str, int]) -> Reached:
 
 
 def _mean(row: Mapping[str, Any], devices: Mapping[str, int]) -> float | None:
-    for key in ("released_accuracy", "device_accuracy"):
-        scores = {name: score for name, score in row[key].items() if score is not None}
-        if scores:
-            total = sum(devices[name] for name in scores)
-            return float(sum(score * devices[name] for name, score in scores.items())) / total
-    return None
+    released = over_devices(row["released_accuracy"], devices)
+    return over_devices(row["device_accuracy"], devices) if released is None else released
+
+
+def over_devices(values: Mapping[str, float | None], devices: Mapping[str, int]) -> float | None:
+    """Return the mean over the devices of the classes that have a value; None: no class has one.
+
+    Args:
+        values: by device class.
+        devices: their number by device class.
+    """
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return None
+    return sum(value * devices[name] for name, value in known.items()) / sum(devices[name] for name in known)

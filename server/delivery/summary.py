@@ -7,11 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from fedstill.config import Settings
+from fedstill.config import Settings, read_json
 from fedstill.device_classes import Budget
-from fedstill.errors import ConfigError
 from server.delivery.telemetry import FAILED, OUTCOMES
 
 DRIFT_LIMIT = 0.25  # median distance of the predicted classes' distribution from the self-test period's
@@ -146,11 +145,4 @@ def read(path: Path) -> Summary:
     Raises:
         ConfigError: it can't be read or is none.
     """
-    try:
-        return Summary.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: no telemetry can be read here: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: no summary of telemetry: {place}: {first['msg']}") from error
+    return read_json(Summary, path, "no telemetry can be read here", "no summary of telemetry")
