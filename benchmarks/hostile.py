@@ -5,9 +5,10 @@ round from the devices' disks of a run, lets hostile devices change theirs, and 
 seconds. The proxy samples' true labels score it: a diagnosis that no run can make, since a run never reads them. With
 `--distil` the student of that device class learns the round's labels and is measured on the test set.
 
-`python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seeds 0 1 2]` runs the
-whole scenario for each rule, attack and seed with `fedstill simulate`; runs that are finished are not repeated. A cell
-is the least accurate class's released fp32 student: mean and deviation over the seeds.
+`python -m benchmarks.hostile runs mnist --data-dir DATA_DIR --out FOLDER [--rules A B] [--seeds 0 1 2]
+[--attacks "flip, false prior" ...]` runs the whole scenario for each rule, attack and seed with `fedstill simulate`;
+runs that are finished are not repeated. A cell is the least accurate class's released fp32 student: mean and deviation
+over the seeds, and beside it how much the attack costs, seed by seed.
 """
 
 import argparse
@@ -42,8 +43,9 @@ from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf
 
 DEFAULT_RULES = ("mean", "class-experts", "reputable-experts")
+HONEST = "none"
 ATTACKS: dict[str, dict[str, Any]] = {
-    "none": {"share": 0.0},
+    HONEST: {"share": 0.0},
     "flip": {"kind": "flip"},
     "shuffle": {"kind": "shuffle"},
     "scale": {"kind": "scale"},
@@ -57,8 +59,8 @@ NO_REFERENCES = ("references.local_only=0", "references.teacher_only=false", "re
 def attacks(share: float) -> Iterator[tuple[str, AttackSettings]]:
     """Yield each attack with its name."""
     for name, settings in ATTACKS.items():
-        for prior in PRIORS[: 1 if name == "none" else 2]:
-            label = name if name == "none" else f"{name}, {prior} prior"
+        for prior in PRIORS[: 1 if name == HONEST else 2]:
+            label = name if name == HONEST else f"{name}, {prior} prior"
             yield label, AttackSettings.model_validate({"share": share, "prior": prior, **settings})
 
 
@@ -161,11 +163,12 @@ def replay(options: argparse.Namespace) -> None:
     scenario = found.scenario
     what = f"test accuracy of {options.distil}'s student" if options.distil else "consensus accuracy / nats"
     print(f"{scenario.name}, seed {scenario.seed}, round {found.round_number}, {options.share:.0%} hostile: {what}")
-    _table(options.rules, options.share, lambda rule, _, attack: cell(rule, found.attacked(attack)))
+    _table(options, lambda rule, _, attack: cell(rule, found.attacked(attack)))
 
 
 def runs(options: argparse.Namespace) -> None:
     """Run the scenario for each rule, attack and seed, and print the least accurate released student's accuracy."""
+    honest: dict[str, list[float]] = {}
 
     def least(rule: str, name: str, attack: AttackSettings, seed: int) -> float:
         out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
@@ -179,16 +182,24 @@ def runs(options: argparse.Namespace) -> None:
         return 100 * min(float(facts["accuracy_released_fp32"]) for facts in classes)
 
     def cell(rule: str, name: str, attack: AttackSettings) -> str:
-        return spread([least(rule, name, attack, seed) for seed in options.seeds], digits=2)
+        reached = [least(rule, name, attack, seed) for seed in options.seeds]
+        if name == HONEST:
+            honest[rule] = reached
+            return spread(reached, digits=2)
+        lost = [before - after for before, after in zip(honest[rule], reached, strict=True)]
+        return f"{spread(reached, digits=2)} ({spread(lost, digits=2)} lost)"
 
     seeds = ", ".join(map(str, options.seeds))
     print(f"{options.scenario}, seeds {seeds}, {options.share:.0%} hostile: least accurate released fp32 student")
-    _table(options.rules, options.share, cell)
+    _table(options, cell)
 
 
-def _table(names: list[str], share: float, cell: Callable[[str, str, AttackSettings], str]) -> None:
+def _table(options: argparse.Namespace, cell: Callable[[str, str, AttackSettings], str]) -> None:
+    names = options.rules
     print("| attack | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1))
-    for label, attack in attacks(share):
+    for label, attack in attacks(options.share):
+        if label not in (HONEST, *options.attacks):
+            continue
         print("| " + " | ".join([label, *(cell(name, label, attack) for name in names)]) + " |", flush=True)
 
 
@@ -201,7 +212,7 @@ def main() -> None:
     offline.add_argument("--distil", help="measure this device class's student instead of the consensus")
     offline.set_defaults(work=replay)
     online = modes.add_parser("runs", help="run a scenario for each rule and attack")
-    online.add_argument("scenario")
+    online.add_argument("scenario", help="built in, or the path of a file such as benchmarks/scenarios/mnist-cut.toml")
     online.add_argument("--out", type=Path, required=True)
     online.add_argument("--seeds", type=int, nargs="+", default=[0])
     online.set_defaults(work=runs)
@@ -209,6 +220,8 @@ def main() -> None:
         mode.add_argument("--data-dir", type=Path)
         mode.add_argument("--share", type=float, default=0.2)
         mode.add_argument("--rules", nargs="+", default=list(DEFAULT_RULES))
+        names = [name for name, _ in attacks(0.0) if name != HONEST]
+        mode.add_argument("--attacks", nargs="+", choices=names, default=names, metavar="NAME", help="; ".join(names))
     options = parser.parse_args()
     options.work(options)
 

@@ -37,20 +37,26 @@ def test_a_replay_has_a_row_per_attack_and_a_column_per_rule(
     assert extra or len({tuple(row[1:]) for row in rows}) > 1
 
 
-def test_a_cell_of_whole_runs_is_the_least_accurate_class_over_the_seeds(
+def test_a_cell_of_whole_runs_is_the_least_accurate_class_over_the_seeds_and_what_the_attack_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, _ in attacks(0.2):
-        for seed, least in enumerate((0.7, 0.8)):
+        for seed, least in enumerate((0.7, 0.8) if name == "none" else (0.6, 0.7)):
             out = tmp_path / f"mean-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
             out.mkdir()
             classes = {"pi5": {"accuracy_released_fp32": 0.9}, "mcu": {"accuracy_released_fp32": least}}
             (out / "summary.json").write_text(json.dumps({"device_classes": classes}))
-    monkeypatch.setattr(
-        sys, "argv", ["hostile", "runs", "digits", "--out", str(tmp_path), "--rules", "mean", "--seeds", "0", "1"]
-    )
+    words = ["hostile", "runs", "digits", "--out", str(tmp_path), "--rules", "mean", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", words)
     main()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "digits, seeds 0, 1, 20% hostile: least accurate released fp32 student"
     assert printed[3] == "| none | 75.00 ± 7.07 |"
+    assert printed[4] == "| flip, uniform prior | 65.00 ± 7.07 (10.00 ± 0.00 lost) |"
     assert len(printed) == 3 + len(list(attacks(0.2)))
+    monkeypatch.setattr(sys, "argv", [*words, "--attacks", "scale by -1, false prior"])
+    main()
+    assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[3:]] == [
+        "| none",
+        "| scale by -1, false prior",
+    ]

@@ -4,11 +4,13 @@
     python -m tests.deploy.hostile HOME PLAN agent  be that agent
 
 PLAN says, comma-separated, what the device does in each round in turn: `honest`, `garbage` (random bytes), `repeat`
-(the last packet it sent, again), `late` (after LATE seconds).
+(the last packet it sent, again), `late` (after LATE seconds), `never`.
 """
 
+import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -48,6 +50,8 @@ class Hostile(Carrier):
             answers = self._last
         elif doing == "late":
             time.sleep(LATE)
+        elif doing == "never":
+            threading.Event().wait()
         self._last = answers
         return answers
 
@@ -59,8 +63,8 @@ def main() -> None:
         home.state.mkdir(exist_ok=True)
         server = serve(Hostile(home, plan.split(",")), home.socket)
         stop.wait()
-        server.stop(grace=None).wait()
-        return
+        server.stop(grace=None)
+        os._exit(0)  # the thread of an answer that never comes would be waited for
     agent = [sys.executable, "-m", "tests.deploy.hostile", str(home.folder), plan, "agent"]
     wanted = [Program("agent", agent) if program.name == "agent" else program for program in programs(home)]
     with sole(home.run / "client.lock", "the hostile device"):

@@ -103,3 +103,12 @@ def test_a_revoked_device_is_turned_away(deployment: Deployment) -> None:
     deployment.stop_device(number)
     with pytest.raises(AssertionError, match=f"device {number} is revoked already"):
         fedstill("server", "revoke", str(number), "--home", str(deployment.server))
+
+    token = fedstill("server", "token", "--class", "zero2w", "--home", str(deployment.server)).strip()
+    with pytest.raises(AssertionError, match="a device is enrolled here already"):
+        fedstill("client", "enroll", token, "--home", str(deployment.device(number)))
+    again = deployment.enrol("zero2w", free_ports(1)[0])  # another token, a folder and a key that nobody revoked
+    deployment.start_device(again)
+    eventually(lambda: deployment.connected(again), "the connection of the device that enrolled anew")
+    deployment.stop_device(again)
+    fedstill("server", "revoke", str(again), "--home", str(deployment.server))
