@@ -44,6 +44,7 @@ def enroll(
     # Imported here, as in the other commands: whoever only predicts is to have none of it in memory.
     from client.data import read_description
     from client.enrol import enrol
+    from client.probe import look, misfit
 
     if data is not None:
         read_description(data)
@@ -52,6 +53,8 @@ def enroll(
     own = find_home(home)
     config = enrol(own, token, data=data, proxy=proxy, port=port, tell=_say)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
+    if weaker := misfit(look(), config.device_class):
+        _say(f"warning: {weaker}; ask the operator for a token of that class if it can't keep up")
     for name in _needed(config):
         if not getattr(config, name):
             _say(f"missing: {name}; name its path in {own.config_path}")
@@ -110,12 +113,13 @@ def stop(home: Folder = None) -> None:
 
 def doctor(home: Folder = None) -> None:
     """Say what this machine is, which device class fits it and why, and what stands in the way: exit code 1 then."""
-    from client.probe import look, propose, providers, troubles
+    from client.probe import look, misfit, propose, providers, telling, troubles
     from client.status import check_may_look
 
     machine = replace(look(), providers=providers())
     packages = ", ".join(f"{name} {found}" for name, found in machine.packages.items())
     _say(f"machine: {machine.model}, {machine.architecture}, {machine.cores} cores, {machine.memory_mb} MB")
+    _say(f"cores with: {', '.join(telling(machine)) or 'no int8 or wide vector instructions'}")
     _say(f"system: {machine.system}, {machine.bits} bits")
     _say(f"installed: {packages}")
     _say(f"ONNX Runtime on: {', '.join(machine.providers or ()) or 'nothing'}")
@@ -128,6 +132,8 @@ def doctor(home: Folder = None) -> None:
         config = own.config()
         _say(f"device: {config.number} of class {config.device_class} at {config.superlink}")
         _say(f"running: {'yes' if holder(own.run / 'client.lock') is not None else 'no'}")
+        if weaker := misfit(machine, config.device_class):
+            _say(f"warning: {weaker}")
         found += _missing(own, config)
         found += _server(own, config)
     else:

@@ -13,6 +13,10 @@ TRAINING_MB = 700
 """Memory that torch, a small student and Flower's processes take together; 512 MB boards have less."""
 BROKEN_ON_ARMV8_0 = "2.10"
 """This release of torch dies with an illegal instruction on cores without the extensions of ARMv8.2 (A53, A72)."""
+TELLING = ("asimddp", "i8mm", "sve", "bf16", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
+"""Features of a core that decide how fast int8 and small matrices are, as /proc/cpuinfo names them."""
+BUILT_IN = ("jetson", "pi5", "pi4", "zero2w")
+"""Device classes that a machine can be proposed for, the strongest first."""
 FIRST_CUDA = (2, 11)
 """From here on PyPI's torch for ARM is a CUDA build that can't be imported without CUDA."""
 
@@ -90,6 +94,22 @@ def propose(machine: Machine) -> Proposal:
     if "asimddp" in machine.features:
         return Proposal("pi5", "the cores have int8 dot products (asimddp)")
     return Proposal("pi4", "64-bit cores without int8 dot products (no asimddp)")
+
+
+def misfit(machine: Machine, device_class: str) -> str:
+    """Say that a machine is weaker than the built-in class it is to be; empty: it is not, or the class isn't built in."""
+    proposal = propose(machine)
+    strong = machine.architecture == "x86_64" and machine.memory_mb >= TRAINING_MB
+    if strong or device_class not in BUILT_IN or proposal.device_class not in BUILT_IN:
+        return ""
+    if BUILT_IN.index(device_class) >= BUILT_IN.index(proposal.device_class):
+        return ""
+    return f"this machine looks like class {proposal.device_class}, weaker than {device_class}: {proposal.reason}"
+
+
+def telling(machine: Machine) -> tuple[str, ...]:
+    """Return those of the cores' features that decide how fast int8 and small matrices are."""
+    return tuple(name for name in TELLING if name in machine.features)
 
 
 def obstacles(machine: Machine) -> list[str]:

@@ -1,7 +1,8 @@
 """`python -m deploy.health WHAT`: exit code 0 where a part of the deployment is well, in the container that runs it.
 
-`superlink` and `enrolment` answer over TLS under the server's own authority, `delivery` takes connections, `device` has
-a living agent and SuperNode. It is asked often, and on small devices: nothing is imported that this doesn't need.
+`superlink` and `enrolment` answer over TLS under the server's own authority, `delivery` and `metrics` take connections,
+`device` has a living agent and SuperNode. It is asked often, and on small devices: nothing is imported that this
+doesn't need.
 """
 
 import http.client
@@ -13,6 +14,8 @@ import tomllib
 from pathlib import Path
 
 TIMEOUT = 5.0  # seconds
+METRICS_PORT = 9100
+"""Of the metrics where they have a container of their own."""
 
 
 def answers(port: int, path: str, authority: Path) -> bool:
@@ -47,6 +50,8 @@ def healthy(what: str) -> bool:
     if what == "device":
         run = Path(os.environ["FEDSTILL_HOME"]) / "run"
         return all(lives(run / f"{name}.pid") for name in ("agent", "supernode"))
+    if what == "metrics":
+        return listens(METRICS_PORT)
     home = Path(os.environ["FEDSTILL_SERVER"])
     config = tomllib.loads((home / "server.toml").read_text())
     if what == "superlink":

@@ -1,6 +1,8 @@
 """What fleet and runs are like, for Prometheus and whatever else reads OpenMetrics.
 
-    python -m server.deployment.metrics HOME
+    python -m server.deployment.metrics HOME [PORT]
+
+With PORT it is in a container of its own: it listens on all of that one's addresses, whatever server.toml says.
 
 Labels are device classes that the operator gave, names of our programs, and classes of a scenario: no device adds one.
 """
@@ -19,6 +21,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fedstill.errors import ConfigError
 from fedstill.processes import run_service, stopped_by_signals
 from fedstill.rounds import absent
 from server.delivery.logs import begin_log
@@ -50,10 +53,11 @@ class Fleet(Collector):
         for labels, count in sorted(states.items()):
             devices.add_metric(labels, count)
         yield devices
-        up = GaugeMetricFamily("fedstill_program_up", "Whether a program runs.", labels=("program",))
-        for program in PROGRAMS:
-            up.add_metric((program,), float(_alive(self._home / "run" / f"{program}.pid")))
-        yield up
+        if (self._home / "run").is_dir():  # where each has a container, the containers' engine knows
+            up = GaugeMetricFamily("fedstill_program_up", "Whether a program runs.", labels=("program",))
+            for program in PROGRAMS:
+                up.add_metric((program,), float(_alive(self._home / "run" / f"{program}.pid")))
+            yield up
         yield from self._run()
 
     def _run(self) -> Iterator[Metric]:
@@ -99,11 +103,17 @@ def _alive(pid_file: Path) -> bool:
     return True
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(f"{text}: no port; give a number from 1 to 65535")
+    return int(text)
+
+
 def run(folder: Path) -> None:
     """Answer on `/metrics` until SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: there is no server in the folder.
+        ConfigError: there is no server in the folder, or the command line names no port.
         OSError: the address can't be listened on.
     """
     home = ServerHome(folder)
@@ -112,8 +122,11 @@ def run(folder: Path) -> None:
     registry = CollectorRegistry()
     registry.register(Fleet(home))
     stop = stopped_by_signals()
-    server, thread = start_http_server(config.metrics_port, config.metrics_listen, registry)
-    logging.getLogger("fedstill").info("metrics on %s:%d", config.metrics_listen, config.metrics_port)
+    listen, port = config.metrics_listen, config.metrics_port
+    if own := sys.argv[2:]:
+        listen, port = "0.0.0.0", _port(own[0])
+    server, thread = start_http_server(port, listen, registry)
+    logging.getLogger("fedstill").info("metrics on %s:%d", listen, port)
     stop.wait()
     server.shutdown()
     thread.join()

@@ -51,6 +51,7 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
     done = fedstill("doctor", "--home", str(home.folder))
     assert done.exit_code == 1
     assert "device: 2 of class pi4" in done.output
+    assert "cores with: " in done.output
     assert "trouble: no data; name its path" in done.output
     (tmp_path / "data.toml").write_text('format = "npz"\n')
     home.config_path.write_text(CONFIG + f'data = "{tmp_path / "data.toml"}"\nproxy = "{tmp_path / "gone.npy"}"\n')

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from client.probe import Machine, look, obstacles, propose, providers, troubles
+from client.probe import Machine, look, misfit, obstacles, propose, providers, telling, troubles
 
 A72 = frozenset(["fp", "asimd", "evtstrm", "crc32", "cpuid"])
 A76 = A72 | {"asimddp"}
@@ -70,6 +70,31 @@ def test_a_machine_is_read_from_proc(tmp_path: Path) -> None:
     assert found.system == "Debian GNU/Linux 12 (bookworm)"
     assert (found.model, found.memory_mb) == ("Raspberry Pi Zero 2 W Rev 1.0", 418)
     assert found.features == {"fp", "asimd"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "device_class", "weaker"),
+    [
+        (PI4, "pi5", "looks like class pi4, weaker than pi5: 64-bit cores without int8"),
+        (replace(PI4, memory_mb=419), "pi4", "looks like class zero2w, weaker than pi4: 419 MB"),
+        (PI4, "pi4", ""),
+        (PI4, "zero2w", ""),
+        (PI4, "camera", ""),
+        (replace(PI4, architecture="x86_64"), "jetson", ""),
+        (replace(PI4, bits=32), "pi4", ""),
+    ],
+)
+def test_a_machine_weaker_than_the_class_that_it_is_to_be_is_told(
+    machine: Machine, device_class: str, weaker: str
+) -> None:
+    said = misfit(machine, device_class)
+    assert weaker in said
+    assert bool(weaker) == bool(said)
+
+
+def test_the_features_that_decide_the_speed_are_told_and_no_others() -> None:
+    assert telling(replace(PI4, features=A76 | {"i8mm"})) == ("asimddp", "i8mm")
+    assert telling(PI4) == ()
 
 
 def test_this_machine_has_a_class() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ SETTINGS = (
     "students.calibration_samples=20",
     "central.fit.epochs=1",
 )
-HEALTHY = ("superlink", "enrolment", "delivery", "proxy")
+HEALTHY = ("superlink", "enrolment", "delivery", "metrics", "proxy")
 
 
 def call(*command: str, environment: dict[str, str]) -> str:
@@ -65,9 +66,10 @@ def environment() -> Iterator[dict[str, str]]:
     except ConfigError as error:
         pytest.skip(str(error))
     tool = [*compose(), "-f", str(DEPLOY / "compose.yaml")]
-    ports = [str(port) for port in free_ports(3)]
+    *ports, metrics = [str(port) for port in free_ports(4)]
     names = ("FEDSTILL_PORT", "FEDSTILL_ENROLMENT_PORT", "FEDSTILL_DELIVERY_PORT")
     own = {"COMPOSE_PROJECT_NAME": "fedstilltest", **dict(zip(names, ports, strict=True))}
+    own["FEDSTILL_METRICS"] = f"127.0.0.1:{metrics}"
     down = (*tool, "down", "--volumes", "--remove-orphans")
     call(*down, environment=own)  # of a test that was killed
     try:
@@ -112,12 +114,16 @@ def test_a_device_outside_takes_part_in_a_run_of_the_compose_server(
         assert "round 1: 1 answers" in told
         assert "done: /var/lib/fedstill/server/runs/digits-" in told
         assert "online" in call(fedstill, "server", "status", environment=environment)
+        with urllib.request.urlopen(f"http://{environment['FEDSTILL_METRICS']}/metrics", timeout=10) as told:
+            text = told.read().decode()
+        assert 'fedstill_fleet_devices{device_class="pi4",state="active"} 1.0' in text
+        assert "fedstill_run_finished 1.0" in text
     finally:
         device.send_signal(signal.SIGTERM)
         device.wait(PATIENCE)
 
 
-def test_nothing_is_published_but_the_proxy(environment: dict[str, str]) -> None:
+def test_nothing_is_published_but_the_proxy_and_to_this_machine_the_metrics(environment: dict[str, str]) -> None:
     shown = call(
         "docker",
         "ps",
@@ -131,7 +137,9 @@ def test_nothing_is_published_but_the_proxy(environment: dict[str, str]) -> None
     published = {name: text for name, text in ports.items() if "->" in text}
     assert len(published) == 1
     (text,) = published.values()
-    assert {part.split("->")[1] for part in text.split(", ")} == {"8443/tcp"}
+    mapped = [part.split("->") for part in text.split(", ")]
+    assert {to for address, to in mapped if not address.startswith("127.0.0.1:")} == {"8443/tcp"}
+    assert [to for address, to in mapped if address.startswith("127.0.0.1:")] == ["9100/tcp"]
     with socket.socket() as attempt:
         attempt.settimeout(10)
         address = call(

@@ -6,7 +6,7 @@ import pytest
 from deploy.health import main
 
 
-@pytest.mark.parametrize("part", ["superlink", "enrolment", "device", "nothing"])
+@pytest.mark.parametrize("part", ["superlink", "enrolment", "device", "metrics", "nothing"])
 def test_what_is_not_there_is_not_healthy(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSTILL_SERVER", str(tmp_path))
     monkeypatch.setenv("FEDSTILL_HOME", str(tmp_path))

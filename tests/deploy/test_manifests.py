@@ -12,7 +12,8 @@ import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FOLDER = DEPLOY / "kubernetes"
-PROCESSES = ("proxy", "superlink", "superexec", "enrolment", "delivery")
+PROCESSES = ("proxy", "superlink", "superexec", "enrolment", "delivery", "metrics")
+HOST_PORT = re.compile(r"\$\{\w+:-(?:([\d.]+):)?(\d+)\}:(\d+)")
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -102,9 +103,9 @@ def test_what_a_container_mounts_is_there() -> None:
 def test_compose_and_kubernetes_run_the_same_processes(services: dict[str, dict[str, Any]]) -> None:
     known = containers()
     assert set(known) == {*PROCESSES, "admin"}
-    for name in ("superlink", "superexec", "enrolment", "delivery"):
+    for name in ("superlink", "superexec", "enrolment", "delivery", "metrics"):
         assert services[name]["command"] == known[name]["command"]
-    for name in ("superlink", "enrolment", "delivery"):
+    for name in ("superlink", "enrolment", "delivery", "metrics"):
         assert services[name]["healthcheck"]["test"][1:] == known[name]["livenessProbe"]["exec"]["command"]
     for name in PROCESSES:
         assert services[name]["network_mode"] == "service:pod"
@@ -114,16 +115,27 @@ def test_compose_and_kubernetes_run_the_same_processes(services: dict[str, dict[
 def test_only_the_proxy_is_reached_at_the_ports_of_both(services: dict[str, dict[str, Any]]) -> None:
     listened = re.findall(r"^\s*listen (\d+)", (DEPLOY / "images" / "nginx.conf").read_text(), re.MULTILINE)
     assert listened == ["8443"]
-    published = [re.fullmatch(r"\$\{\w+:-(\d+)\}:(\d+)", port) for port in services["pod"]["ports"]]
+    published = [HOST_PORT.fullmatch(port) for port in services["pod"]["ports"]]
     assert all(published)
-    mapped = {int(found[1]): int(found[2]) for found in published if found}
+    mapped = {int(found[2]): int(found[3]) for found in published if found and not found[1]}
     service = of_kind("Service")[0]["spec"]["ports"]
     assert mapped == {port["port"]: 8443 for port in service}
     assert {port["targetPort"] for port in service} == {"proxy"}
     assert containers()["proxy"]["ports"] == [{"name": "proxy", "containerPort": 8443}]
-    assert [name for name, one in containers().items() if "ports" in one] == ["proxy"]
-    allowed = [one["spec"].get("ingress") for one in of_kind("NetworkPolicy")]
-    assert [rule for rule in allowed if rule] == [[{"ports": [{"protocol": "TCP", "port": 8443}]}]]
+    rules = [rule for one in of_kind("NetworkPolicy") for rule in one["spec"].get("ingress", [])]
+    assert [rule for rule in rules if "from" not in rule] == [{"ports": [{"protocol": "TCP", "port": 8443}]}]
+
+
+def test_metrics_are_for_this_machine_and_for_the_namespace_of_who_watches(services: dict[str, dict[str, Any]]) -> None:
+    published = [HOST_PORT.fullmatch(port) for port in services["pod"]["ports"]]
+    port = services["metrics"]["command"][-1]
+    assert [found.groups() for found in published if found and found[1]] == [("127.0.0.1", port, port)]
+    assert containers()["metrics"]["ports"] == [{"name": "metrics", "containerPort": int(port)}]
+    assert pod()["metadata"]["annotations"]["prometheus.io/port"] == port
+    (rule,) = [rule for one in of_kind("NetworkPolicy") for rule in one["spec"].get("ingress", []) if "from" in rule]
+    assert rule["ports"] == [{"protocol": "TCP", "port": int(port)}]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [name for name, one in containers().items() if "ports" in one] == ["proxy", "metrics"]
 
 
 def test_the_proxy_sees_neither_state_nor_signing_keys(services: dict[str, dict[str, Any]]) -> None:

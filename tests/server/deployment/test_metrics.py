@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from fedstill.files import write_atomic
+from fedstill.processes import run_service
 from server.deployment.home import NEWEST_RUN, ServerConfig, ServerHome
-from server.deployment.metrics import Fleet
+from server.deployment.metrics import Fleet, run
 from server.deployment.programs import programs
 from server.enrolment.registry import Registry
 
@@ -38,7 +39,8 @@ def told(home: ServerHome) -> str:
 
 def test_a_server_without_devices_or_runs_has_metrics(home: ServerHome) -> None:
     text = told(home)
-    assert 'fedstill_program_up{program="superlink"} 0.0' in text
+    assert "fedstill_fleet_devices gauge" in text
+    assert "fedstill_program_up" not in text  # no process of `server start` was ever here
     assert "fedstill_run_round" not in text
     assert text.endswith("# EOF\n")
 
@@ -57,6 +59,7 @@ def test_a_program_that_runs_is_up(home: ServerHome) -> None:
     (home / "run").mkdir()
     (home / "run" / "superlink.pid").write_text(f"{os.getpid()}\n")
     assert 'fedstill_program_up{program="superlink"} 1.0' in told(home)
+    assert 'fedstill_program_up{program="superexec"} 0.0' in told(home)
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -73,6 +76,15 @@ def test_the_newest_run_is_told_wherever_its_folder_lies(home: ServerHome, tmp_p
     assert "fedstill_run_absent 1.0" in text
     assert f"fedstill_run_finished {float(finished)}" in text
     assert 'fedstill_run_student_accuracy{device_class="pi4"} 0.5' in text
+
+
+def test_a_port_that_is_none_is_told_in_one_line(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for port in ("word", "0", "65536", "-1"):
+        monkeypatch.setattr("sys.argv", ["metrics", str(home.folder), port])
+        assert run_service(run) == 2
+        assert capsys.readouterr().err == f"fedstill: {port}: no port; give a number from 1 to 65535\n"
 
 
 def test_metrics_run_beside_the_others_only_where_they_have_a_port(home: ServerHome) -> None:
