@@ -97,7 +97,7 @@ def propose(machine: Machine) -> Proposal:
 
 
 def misfit(machine: Machine, device_class: str) -> str:
-    """Say that a machine is weaker than the built-in class it is to be; empty: it is not, or the class isn't built in."""
+    """Say that a machine is weaker than the built-in class it is to be; empty: it isn't, or the class is another."""
     proposal = propose(machine)
     strong = machine.architecture == "x86_64" and machine.memory_mb >= TRAINING_MB
     if strong or device_class not in BUILT_IN or proposal.device_class not in BUILT_IN:
