@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.evaluate.measure import Effort
 from fedstill.files import write_json
+from fedstill.loading import require
 from server.release.home import default_folder as default_keys
-from server.release.keys import Keys
-from simulations.evaluation import FILE, evaluate_run
 from simulations.figures import DASH, kilobytes, milliseconds, percent, times
 from simulations.run_folder import Claim
 
+# What an evaluation imports when it begins: it must be there.
+require("onnx", "onnxruntime", "torch", "tuf")
 TITLES = (
     "class",
     "file",
@@ -46,6 +46,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure all released students of a run, and its teacher, on this machine: one table, with ratios."""
+    # Imported here: torch takes seconds, and whoever asks for help needs none of it.
+    from client.evaluate.measure import Effort
+    from server.release.keys import Keys
+    from simulations.evaluation import FILE, evaluate_run
+
     out, errors = run.resolve(), Console(stderr=True, soft_wrap=True, highlight=False)
     trust = Keys((keys or default_keys()).resolve()).trust
 
