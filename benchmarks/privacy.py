@@ -68,6 +68,8 @@ FORMS: Mapping[str, tuple[str, ...]] = {
         "device.send_certainty=false",
         "device.abstain_below=0.1",
     ),
+    "simplex1, certainty by background": ("exchange.uplink='simplex1'", "device.certainty='background'"),
+    "simplex1, certainty by k-means": ("exchange.uplink='simplex1'", "device.certainty='k-means'"),
 }
 PER_DEVICE = 20  # members of each device whose copies are in the proxy set, at most
 SMALLEST = 1e-3  # probability below which a vote is no surer that a class is not the sample's
