@@ -171,7 +171,8 @@ def runs(options: argparse.Namespace) -> None:
     honest: dict[str, list[float]] = {}
 
     def least(rule: str, name: str, attack: AttackSettings, seed: int) -> float:
-        out = options.out / f"{rule}-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
+        what = [Path(options.scenario).stem, f"{options.share:g}", rule, *name.replace(",", "").split()]
+        out = options.out / "-".join([*what, "seed", str(seed)])
         if not (out / SUMMARY).exists():
             changes = [f"consensus.rule={rule}", *NO_REFERENCES, *assignments(attack)]
             data = ["--data-dir", str(options.data_dir)] if options.data_dir else []

@@ -54,7 +54,7 @@ def enroll(
     config = enrol(own, token, data=data, proxy=proxy, port=port, tell=_say)
     _say(f"enrolled: device {config.number} of class {config.device_class} at {config.superlink}")
     if weaker := misfit(look(), config.device_class):
-        _say(f"warning: {weaker}; ask the operator for a token of that class if it can't keep up")
+        _say(f"warning: {weaker}; if it can't keep up, remove {own.folder} and enrol with a token of that class")
     for name in _needed(config):
         if not getattr(config, name):
             _say(f"missing: {name}; name its path in {own.config_path}")

@@ -15,8 +15,8 @@ BROKEN_ON_ARMV8_0 = "2.10"
 """This release of torch dies with an illegal instruction on cores without the extensions of ARMv8.2 (A53, A72)."""
 TELLING = ("asimddp", "i8mm", "sve", "bf16", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
 """Features of a core that decide how fast int8 and small matrices are, as /proc/cpuinfo names them."""
-BUILT_IN = ("jetson", "pi5", "pi4", "zero2w")
-"""Device classes that a machine can be proposed for, the strongest first."""
+PROPOSED = ("jetson", "pi5", "pi4", "zero2w")
+"""Device classes that `propose` knows, the strongest first."""
 FIRST_CUDA = (2, 11)
 """From here on PyPI's torch for ARM is a CUDA build that can't be imported without CUDA."""
 
@@ -97,12 +97,17 @@ def propose(machine: Machine) -> Proposal:
 
 
 def misfit(machine: Machine, device_class: str) -> str:
-    """Say that a machine is weaker than the built-in class it is to be; empty: it isn't, or the class is another."""
+    """Say that a machine is weaker than the class that it is to be; empty: it isn't, or nothing is known of the class.
+
+    Args:
+        machine: what it tells about itself.
+        device_class: what its token says that it is.
+    """
     proposal = propose(machine)
     strong = machine.architecture == "x86_64" and machine.memory_mb >= TRAINING_MB
-    if strong or device_class not in BUILT_IN or proposal.device_class not in BUILT_IN:
+    if strong or device_class not in PROPOSED or proposal.device_class not in PROPOSED:
         return ""
-    if BUILT_IN.index(device_class) >= BUILT_IN.index(proposal.device_class):
+    if PROPOSED.index(device_class) >= PROPOSED.index(proposal.device_class):
         return ""
     return f"this machine looks like class {proposal.device_class}, weaker than {device_class}: {proposal.reason}"
 

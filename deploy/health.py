@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 TIMEOUT = 5.0  # seconds
-METRICS_PORT = 9100
+METRICS_PORT = 9150
 """Of the metrics where they have a container of their own."""
 
 

@@ -1,4 +1,4 @@
-# The server: SuperLink, superexec, enrolment, delivery; each container runs one of them.
+# The server: SuperLink, superexec, enrolment, delivery, metrics; each container runs one of them.
 # docker build -f deploy/images/server.Dockerfile -t fedstill/server .
 FROM debian:bookworm-slim
 RUN apt-get update \

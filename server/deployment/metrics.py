@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from fedstill.errors import ConfigError
 from fedstill.processes import run_service, stopped_by_signals
 from fedstill.rounds import absent
 from server.delivery.logs import begin_log
-from server.deployment.home import ServerHome
+from server.deployment.home import ServerConfig, ServerHome
 from server.enrolment.registry import Registry
 
 PROGRAMS = ("superlink", "superexec", "enrolment", "delivery")
@@ -103,10 +103,21 @@ def _alive(pid_file: Path) -> bool:
     return True
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ConfigError(f"{text}: no port; give a number from 1 to 65535")
-    return int(text)
+def address(config: ServerConfig, words: Sequence[str]) -> tuple[str, int]:
+    """Return where the metrics are to be had: an address to listen on, and its port.
+
+    Args:
+        config: of the server.
+        words: what the command line says after the folder.
+
+    Raises:
+        ConfigError: they are no port.
+    """
+    if not words:
+        return config.metrics_listen, config.metrics_port
+    if len(words) > 1 or not words[0].isdecimal() or not 0 < int(words[0]) < 65536:
+        raise ConfigError(f"{' '.join(words)}: no port; give a number from 1 to 65535")
+    return "0.0.0.0", int(words[0])
 
 
 def run(folder: Path) -> None:
@@ -118,13 +129,11 @@ def run(folder: Path) -> None:
     """
     home = ServerHome(folder)
     config = home.config()
+    listen, port = address(config, sys.argv[2:])
     begin_log(as_json=config.json_logs)
     registry = CollectorRegistry()
     registry.register(Fleet(home))
     stop = stopped_by_signals()
-    listen, port = config.metrics_listen, config.metrics_port
-    if own := sys.argv[2:]:
-        listen, port = "0.0.0.0", _port(own[0])
     server, thread = start_http_server(port, listen, registry)
     logging.getLogger("fedstill").info("metrics on %s:%d", listen, port)
     stop.wait()

@@ -42,7 +42,7 @@ def test_a_cell_of_whole_runs_is_the_least_accurate_class_over_the_seeds_and_wha
 ) -> None:
     for name, _ in attacks(0.2):
         for seed, least in enumerate((0.7, 0.8) if name == "none" else (0.6, 0.7)):
-            out = tmp_path / f"mean-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
+            out = tmp_path / f"digits-0.2-mean-{name.replace(' ', '-').replace(',', '')}-seed-{seed}"
             out.mkdir()
             classes = {"pi5": {"accuracy_released_fp32": 0.9}, "mcu": {"accuracy_released_fp32": least}}
             (out / "summary.json").write_text(json.dumps({"device_classes": classes}))

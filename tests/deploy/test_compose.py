@@ -139,7 +139,7 @@ def test_nothing_is_published_but_the_proxy_and_to_this_machine_the_metrics(envi
     (text,) = published.values()
     mapped = [part.split("->") for part in text.split(", ")]
     assert {to for address, to in mapped if not address.startswith("127.0.0.1:")} == {"8443/tcp"}
-    assert [to for address, to in mapped if address.startswith("127.0.0.1:")] == ["9100/tcp"]
+    assert [to for address, to in mapped if address.startswith("127.0.0.1:")] == ["9150/tcp"]
     with socket.socket() as attempt:
         attempt.settimeout(10)
         address = call(

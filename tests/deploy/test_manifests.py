@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.health import METRICS_PORT
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FOLDER = DEPLOY / "kubernetes"
 PROCESSES = ("proxy", "superlink", "superexec", "enrolment", "delivery", "metrics")
@@ -105,7 +107,7 @@ def test_compose_and_kubernetes_run_the_same_processes(services: dict[str, dict[
     assert set(known) == {*PROCESSES, "admin"}
     for name in ("superlink", "superexec", "enrolment", "delivery", "metrics"):
         assert services[name]["command"] == known[name]["command"]
-    for name in ("superlink", "enrolment", "delivery", "metrics"):
+    for name in ("superlink", "enrolment", "delivery"):
         assert services[name]["healthcheck"]["test"][1:] == known[name]["livenessProbe"]["exec"]["command"]
     for name in PROCESSES:
         assert services[name]["network_mode"] == "service:pod"
@@ -129,6 +131,7 @@ def test_only_the_proxy_is_reached_at_the_ports_of_both(services: dict[str, dict
 def test_metrics_are_for_this_machine_and_for_the_namespace_of_who_watches(services: dict[str, dict[str, Any]]) -> None:
     published = [HOST_PORT.fullmatch(port) for port in services["pod"]["ports"]]
     port = services["metrics"]["command"][-1]
+    assert port == str(METRICS_PORT)
     assert [found.groups() for found in published if found and found[1]] == [("127.0.0.1", port, port)]
     assert containers()["metrics"]["ports"] == [{"name": "metrics", "containerPort": int(port)}]
     assert pod()["metadata"]["annotations"]["prometheus.io/port"] == port
@@ -136,6 +139,9 @@ def test_metrics_are_for_this_machine_and_for_the_namespace_of_who_watches(servi
     assert rule["ports"] == [{"protocol": "TCP", "port": int(port)}]
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     assert [name for name, one in containers().items() if "ports" in one] == ["proxy", "metrics"]
+    assert services["metrics"]["volumes"] == ["server:/var/lib/fedstill/server:ro"]
+    assert [mount["name"] for mount in containers()["metrics"]["volumeMounts"] if "readOnly" not in mount] == ["tmp"]
+    assert not [key for key in containers()["metrics"] if key.endswith("Probe")]
 
 
 def test_the_proxy_sees_neither_state_nor_signing_keys(services: dict[str, dict[str, Any]]) -> None:

@@ -33,6 +33,23 @@ def test_a_scenario_is_read_without_torch_which_workers_load_meanwhile() -> None
     )
 
 
+def test_help_and_wrong_options_of_searches_and_evaluations_need_no_torch() -> None:
+    wrong = """
+import simulations.evaluate
+from simulations.compress.commands import compress
+from fedstill.errors import ConfigError
+for options in ({}, {"device_class": "pi4"}, {"resume": True}):
+    try:
+        compress(**{"device_class": None, "run": None, "scenario": None, "out": None, "resume": False, **options})
+    except ConfigError:
+        continue
+    raise AssertionError(options)
+"""
+    modules = loaded(wrong)
+    assert "simulations.compress.commands" in modules
+    assert modules.isdisjoint(FOR_THE_END | FOR_OTHERS | {"torch", "flwr", "grpc"})
+
+
 def test_workers_load_neither_flower_nor_what_draws_and_signs() -> None:
     modules = loaded("import simulations.host")
     assert {"simulations.host", "torch"} <= modules

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from fedstill.files import write_atomic
 from fedstill.processes import run_service
 from server.deployment.home import NEWEST_RUN, ServerConfig, ServerHome
-from server.deployment.metrics import Fleet, run
+from server.deployment.metrics import Fleet, address, run
 from server.deployment.programs import programs
 from server.enrolment.registry import Registry
 
@@ -78,13 +78,30 @@ def test_the_newest_run_is_told_wherever_its_folder_lies(home: ServerHome, tmp_p
     assert 'fedstill_run_student_accuracy{device_class="pi4"} 0.5' in text
 
 
+def test_in_a_container_of_their_own_they_are_at_the_port_that_the_command_line_names() -> None:
+    config = ServerConfig(host="localhost", metrics_listen="192.0.2.1", metrics_port=9100)
+    assert address(config, []) == ("192.0.2.1", 9100)
+    assert address(config, ["9150"]) == ("0.0.0.0", 9150)
+
+
 def test_a_port_that_is_none_is_told_in_one_line(
     home: ServerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for port in ("word", "0", "65536", "-1"):
-        monkeypatch.setattr("sys.argv", ["metrics", str(home.folder), port])
+    for words in (["word"], ["0"], ["65536"], ["-1"], ["9150", "9151"]):
+        monkeypatch.setattr("sys.argv", ["metrics", str(home.folder), *words])
         assert run_service(run) == 2
-        assert capsys.readouterr().err == f"fedstill: {port}: no port; give a number from 1 to 65535\n"
+        assert capsys.readouterr().err == f"fedstill: {' '.join(words)}: no port; give a number from 1 to 65535\n"
+
+
+def test_a_server_that_may_only_be_read_has_metrics(home: ServerHome) -> None:
+    """As in a container that only watches: root, who may write all the same, must not have written."""
+    registry = Registry(home / "fleet.db")
+    assert "fedstill_fleet_devices gauge" in told(home)
+    assert not (home / "fleet.db").exists()
+    registry.admit(registry.invite("pi4", 60), "key")
+    before = (home / "fleet.db").stat().st_mtime_ns
+    assert 'device_class="pi4",state="active"} 1.0' in told(home)
+    assert (home / "fleet.db").stat().st_mtime_ns == before
 
 
 def test_metrics_run_beside_the_others_only_where_they_have_a_port(home: ServerHome) -> None:
