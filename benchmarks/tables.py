@@ -24,6 +24,10 @@ HEADER = (
 )
 
 
+METHODS = ("method", "released fp32", "worst class", "best round", "devices", "kB up", "kB down")
+COMPARED = tuple(sorted(path.parent.name for path in FOLDER.glob("*/compare.json")))
+
+
 def spread(values: Sequence[float], digits: int) -> str:
     """Return mean and sample deviation in words; of one value there is no deviation, and a dash of none."""
     if not values:
@@ -88,6 +92,26 @@ def facts(seeds: Mapping[str, Any]) -> str:
     )
 
 
+def methods(found: Mapping[str, Any]) -> str:
+    """Return the table of a stored `compare.json`: mean and sample deviation, percent, kB of all devices and rounds."""
+    rows = [METHODS, ("---", *(("---:",) * (len(METHODS) - 1)))]
+    keys = ("accuracy", "accuracy_worst_class", "accuracy_best_round", "accuracy_devices")
+    for method in found["methods"]:
+        accuracies = [_cell(method[key], 100, 1) for key in keys]
+        sent = [_cell(method[f"{way}_bytes"], 1e-3, 0) for way in ("uplink", "downlink")]
+        name = f"{method['method']} (weights)" if method["sends_weights"] else method["method"]
+        rows.append((name, *accuracies, *sent))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _cell(found: Mapping[str, float | None], scale: float, digits: int) -> str:
+    mean, deviation = found["mean"], found["std"]
+    if mean is None or deviation is None:
+        return "—"
+    spread = f" ± {scale * deviation:.{digits}f}" if digits else ""  # of bytes it is next to none
+    return f"{scale * mean:,.{digits}f}{spread}"
+
+
 def _commit(found: str | None) -> str:
     """Return the commit that all seeds agree on, as the page names it."""
     if found is None:
@@ -107,6 +131,8 @@ def main() -> None:
     for scenario in SCENARIOS:
         seeds = stored(scenario)
         print(f"## {scenario}\n\n{table(seeds)}\n\n{facts(seeds)}\n")
+    for name in COMPARED:
+        print(f"## {name}\n\n{methods(json.loads((FOLDER / name / 'compare.json').read_text()))}\n")
 
 
 if __name__ == "__main__":

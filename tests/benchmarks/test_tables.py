@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import FOLDER, SCENARIOS, facts, stored, table
+from benchmarks.tables import COMPARED, FOLDER, SCENARIOS, facts, methods, stored, table
 from simulations.seeds import combine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
@@ -14,6 +14,11 @@ def test_the_documented_tables_are_those_of_the_stored_runs(scenario: str) -> No
     seeds = stored(scenario)
     assert table(seeds) in PAGE
     assert facts(seeds) in PAGE
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_documented_comparison_is_the_stored_one(name: str) -> None:
+    assert methods(json.loads((FOLDER / name / "compare.json").read_text())) in PAGE
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
