@@ -1,9 +1,7 @@
 """What goes wrong in a run goes by: processes that are killed, power cuts, full disks, hostile and revoked devices."""
 
-import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +24,7 @@ from tests.deploy.deployment import (
     rows,
 )
 from tests.deploy.hostile import LATE
-from tests.deploy.nginx import start_nginx
+from tests.deploy.nginx import proxied
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
 SMALL_DISK = "8m"
@@ -109,22 +107,18 @@ def test_a_device_that_loses_power_in_mid_run_goes_on_as_if_it_had_not(
 def test_a_proxy_that_is_killed_and_comes_back_costs_nothing(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    out, (public, enrolment, delivery) = tmp_path / "run", free_ports(3)
-    ports = {"public": public, "superlink": deployment.port, "enrolment": enrolment, "delivery": delivery}
-    nginx = start_nginx(tmp_path, deployment.server, ports)
-    try:
-        with deployment.moved(1, public):
-            deployment.begin(out, *ATTENTIVE)
-            after_round(out, 1)
-            time.sleep(random.uniform(0, 5))
-            os.killpg(nginx.pid, signal.SIGKILL)
-            nginx.wait()
-            time.sleep(5)
-            nginx = start_nginx(tmp_path, deployment.server, ports)
-            assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
-    finally:
-        os.killpg(nginx.pid, signal.SIGKILL)
-        nginx.wait()
+    out = tmp_path / "run"
+    with (
+        proxied(tmp_path, deployment.port, deployment.server) as proxy,
+        deployment.moved(1, proxy.public),
+    ):
+        deployment.begin(out, *ATTENTIVE)
+        after_round(out, 1)
+        time.sleep(random.uniform(0, 5))
+        proxy.kill()
+        time.sleep(5)
+        proxy.start(deployment.server)
+        assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
     assert rows(out) == undisturbed.rows
 
 
@@ -133,32 +127,26 @@ def test_a_proxy_that_is_killed_and_comes_back_costs_nothing(
 def test_a_certificate_that_is_wrong_or_expired_in_mid_run_lets_nobody_in_until_it_is_right_again(
     deployment: Deployment, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    out, (public, enrolment, delivery) = tmp_path / "run", free_ports(3)
-    ports = {"public": public, "superlink": deployment.port, "enrolment": enrolment, "delivery": delivery}
-    other, expired = tmp_path / "other", tmp_path / "expired"
+    out, other, expired = (tmp_path / name for name in ("run", "other", "expired"))
     fedstill("server", "init", "--host", "127.0.0.1", "--home", str(other))
     shutil.copytree(deployment.server, expired, ignore=lambda folder, names: {*names} - CERTIFICATES)
     renew = ["faketime", "-f", "-1000d", *command("server", "certificate", "--renew", "--home", str(expired))]
     subprocess.run(renew, check=True, capture_output=True)
-    nginx = start_nginx(tmp_path, deployment.server, ports)
-    try:
-        with deployment.moved(1, public):
-            deployment.begin(out, *ATTENTIVE)
-            after_round(out, 1)
-            for home, reason in ((other, "self-signed certificate"), (expired, "certificate has expired")):
-                os.killpg(nginx.pid, signal.SIGKILL)
-                nginx.wait()
-                refusals, before = deployment.log(1, "supernode").count(reason), len(rows(out))
-                nginx = start_nginx(tmp_path, home, ports)
-                eventually(lambda: deployment.log(1, "supernode").count(reason) > refusals, reason)  # noqa: B023
-                assert len(rows(out)) <= before + 1  # it may have answered in time
-            os.killpg(nginx.pid, signal.SIGKILL)
-            nginx.wait()
-            nginx = start_nginx(tmp_path, deployment.server, ports)
-            assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
-    finally:
-        os.killpg(nginx.pid, signal.SIGKILL)
-        nginx.wait()
+    with (
+        proxied(tmp_path, deployment.port, deployment.server) as proxy,
+        deployment.moved(1, proxy.public),
+    ):
+        deployment.begin(out, *ATTENTIVE)
+        after_round(out, 1)
+        for home, reason in ((other, "self-signed certificate"), (expired, "certificate has expired")):
+            proxy.kill()
+            refusals, before = deployment.log(1, "supernode").count(reason), len(rows(out))
+            proxy.start(home)
+            eventually(lambda: deployment.log(1, "supernode").count(reason) > refusals, reason)  # noqa: B023
+            assert len(rows(out)) <= before + 1  # it may have answered in time
+        proxy.kill()
+        proxy.start(deployment.server)
+        assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
     assert rows(out) == undisturbed.rows
 
 
