@@ -168,7 +168,7 @@ def replay(options: argparse.Namespace) -> None:
 
 def runs(options: argparse.Namespace) -> None:
     """Run the scenario for each rule, attack and seed, and print the least accurate released student's accuracy."""
-    honest: dict[str, list[float]] = {}
+    honest = dict(attacks(options.share))[HONEST]
 
     def least(rule: str, name: str, attack: AttackSettings, seed: int) -> float:
         what = [Path(options.scenario).stem, f"{options.share:g}", rule, *name.replace(",", "").split()]
@@ -185,9 +185,9 @@ def runs(options: argparse.Namespace) -> None:
     def cell(rule: str, name: str, attack: AttackSettings) -> str:
         reached = [least(rule, name, attack, seed) for seed in options.seeds]
         if name == HONEST:
-            honest[rule] = reached
             return spread(reached, digits=2)
-        lost = [before - after for before, after in zip(honest[rule], reached, strict=True)]
+        unharmed = [least(rule, HONEST, honest, seed) for seed in options.seeds]
+        lost = [before - after for before, after in zip(unharmed, reached, strict=True)]
         return f"{spread(reached, digits=2)} ({spread(lost, digits=2)} lost)"
 
     seeds = ", ".join(map(str, options.seeds))

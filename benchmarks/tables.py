@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ HEADER = (
     "up / down, kB",
     "FedAvg, kB",
 )
-
-
 METHODS = ("method", "released fp32", "worst class", "best round", "devices", "kB up", "kB down")
 COMPARED = tuple(sorted(path.parent.name for path in FOLDER.glob("*/compare.json")))
 
@@ -41,10 +39,18 @@ def _percent(seeds: Mapping[str, Any], *keys: str) -> str:
     mean, std = seeds["mean"], seeds["std"]
     for key in keys:
         mean, std = mean[key], std[key]
+    return _share(mean, std, seeds["seeds"])
+
+
+def _share(mean: float | None, std: float, seeds: Sequence[int]) -> str:
     if mean is None:
         return "—"
-    deviation = f" ± {100 * std:.1f}" if len(seeds["seeds"]) > 1 else ""
+    deviation = f" ± {100 * std:.1f}" if len(seeds) > 1 else ""
     return f"{100 * mean:.1f}{deviation}"
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _derived(seeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def table(seeds: Mapping[str, Any]) -> str:
                 f"{mean['fedavg_bytes_per_round'] / 1000:.0f}",
             )
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return _markdown(rows)
 
 
 def facts(seeds: Mapping[str, Any]) -> str:
@@ -97,19 +103,11 @@ def methods(found: Mapping[str, Any]) -> str:
     rows = [METHODS, ("---", *(("---:",) * (len(METHODS) - 1)))]
     keys = ("accuracy", "accuracy_worst_class", "accuracy_best_round", "accuracy_devices")
     for method in found["methods"]:
-        accuracies = [_cell(method[key], 100, 1) for key in keys]
-        sent = [_cell(method[f"{way}_bytes"], 1e-3, 0) for way in ("uplink", "downlink")]
+        accuracies = [_share(method[key]["mean"], method[key]["std"], found["seeds"]) for key in keys]
+        sent = [f"{method[f'{way}_bytes']['mean'] / 1000:,.0f}" for way in ("uplink", "downlink")]
         name = f"{method['method']} (weights)" if method["sends_weights"] else method["method"]
         rows.append((name, *accuracies, *sent))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _cell(found: Mapping[str, float | None], scale: float, digits: int) -> str:
-    mean, deviation = found["mean"], found["std"]
-    if mean is None or deviation is None:
-        return "—"
-    spread = f" ± {scale * deviation:.{digits}f}" if digits else ""  # of bytes it is next to none
-    return f"{scale * mean:,.{digits}f}{spread}"
+    return _markdown(rows)
 
 
 def _commit(found: str | None) -> str:
