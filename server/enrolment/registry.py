@@ -134,7 +134,8 @@ class Registry:
             return []
         database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
         try:
-            return _members(database, "number >= ?", 0)
+            made = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone()
+            return _members(database, "number >= ?", 0) if made else []  # another process may be making it
         finally:
             database.close()
 

@@ -65,6 +65,11 @@ def test_secrets_are_not_kept(registry: Registry, tmp_path: Path) -> None:
     assert secret.encode() not in (tmp_path / "fleet.db").read_bytes()
 
 
+def test_a_database_that_is_just_being_made_has_no_devices(tmp_path: Path) -> None:
+    (tmp_path / "fleet.db").touch()
+    assert Registry(tmp_path / "fleet.db").members() == []
+
+
 def test_a_device_that_is_not_there_is_told(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="no device 4"):
         registry.member(4)
