@@ -11,17 +11,15 @@ show, are left out.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.finished import finished
 from benchmarks.tables import spread
 from fedstill.files import write_json
-from simulations.run_folder import CONFIG, SUMMARY
 
 STORED = Path(__file__).parent / "results" / "fedgen" / "table.json"
 ALPHAS = (0.05, 0.1, 1.0)
@@ -49,7 +47,6 @@ METHODS: dict[str, tuple[str, ...]] = {
         "exchange.per_round=40",
     ),
 }
-SUMS = {"bytes": 1e6, "device_steps": 1.0, "device_samples": 1.0}
 NAMES = {
     "fedavg": "FedAvg, here",
     "fedstill": "**Fedstill (soft labels alone), here**",
@@ -85,29 +82,12 @@ def run(options: argparse.Namespace) -> None:
     def one(call: tuple[str, float, int]) -> dict[str, Any]:
         method, alpha, seed = call
         out = options.out / f"{method}-{alpha:g}" / f"seed-{seed}"
-        if not (out / SUMMARY).exists():
-            command = [sys.executable, "-m", "fedstill.cli", "simulate"]
-            if (out / CONFIG).exists():
-                command += ["--out", str(out), "--workers", "1", "--resume"]
-            else:
-                changes = [f"partition.alpha={alpha:g}", *METHODS[method]]
-                data = ["--data-dir", str(options.data_dir)] if options.data_dir else []
-                command += [
-                    "fedgen-mnist",
-                    "--out",
-                    str(out),
-                    "--workers",
-                    "1",
-                    "--method",
-                    overlay(method),
-                    "--seed",
-                    str(seed),
-                ]
-                command += [*data, *(part for change in changes for part in ("--set", change))]
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with out.with_name(f"seed-{seed}.log").open("a") as log:
-                subprocess.run(command, check=True, stdout=log, stderr=log)
-        return facts(method, alpha, json.loads((out / SUMMARY).read_text()))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        changes = [f"partition.alpha={alpha:g}", *METHODS[method]]
+        begin = ["--method", overlay(method), "--seed", str(seed)]
+        with out.with_name(f"seed-{seed}.log").open("a") as log:
+            found = finished(out, "fedgen-mnist", changes, begin, data_dir=options.data_dir, workers=1, log=log)
+        return facts(method, alpha, found)
 
     calls = list(product(options.methods, options.alphas, options.seeds))
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -13,7 +13,6 @@ over the seeds, and beside it how much the attack costs, seed by seed.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.finished import finished
 from benchmarks.tables import spread
 from client.disk import Disk, unpacked
 from fedstill.cache import LabelCache
@@ -38,7 +38,7 @@ from server import students
 from server.checkpoints import STATE
 from server.federation import measure
 from simulations.attacks import AttackSettings, corrupt, hostile_devices
-from simulations.run_folder import CONFIG, SUMMARY
+from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf
 
@@ -173,13 +173,10 @@ def runs(options: argparse.Namespace) -> None:
     def least(rule: str, name: str, attack: AttackSettings, seed: int) -> float:
         what = [Path(options.scenario).stem, f"{options.share:g}", rule, *name.replace(",", "").split()]
         out = options.out / "-".join([*what, "seed", str(seed)])
-        if not (out / SUMMARY).exists():
-            changes = [f"consensus.rule={rule}", *NO_REFERENCES, *assignments(attack)]
-            data = ["--data-dir", str(options.data_dir)] if options.data_dir else []
-            command = [sys.executable, "-m", "fedstill.cli", "simulate", options.scenario, "--out", str(out)]
-            fresh = [*data, "--seed", str(seed), *(part for change in changes for part in ("--set", change))]
-            subprocess.run([*command, *(["--resume"] if (out / CONFIG).exists() else fresh)], check=True, stdout=2)
-        classes = json.loads((out / SUMMARY).read_text())["device_classes"].values()
+        changes = [f"consensus.rule={rule}", *NO_REFERENCES, *assignments(attack)]
+        begin = ["--seed", str(seed)]
+        summary = finished(out, options.scenario, changes, begin, data_dir=options.data_dir, log=sys.stderr)
+        classes = summary["device_classes"].values()
         return 100 * min(float(facts["accuracy_released_fp32"]) for facts in classes)
 
     def cell(rule: str, name: str, attack: AttackSettings) -> str:

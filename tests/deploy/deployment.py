@@ -1,5 +1,6 @@
 """A server and its devices as real processes on the loopback address, for the tests to disturb."""
 
+import itertools
 import json
 import os
 import shutil
@@ -25,6 +26,9 @@ from simulations.scenario import Scenario, load_scenario
 
 PATIENCE = 900
 """Seconds for anything to happen; a machine may be busy."""
+
+FIRST_PORT, PORTS = 20000, 1000
+"""Of the first process of tests, and how many each has."""
 
 ALL = "exchange.quorum=1"
 """For runs that are to come to what the simulation comes to: no round begins while a device is gone for a moment."""
@@ -88,12 +92,15 @@ def eventually(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
+def _ports() -> Iterator[int]:
+    """Count through this process's own ports, none of which the kernel gives to who connects or who doesn't mind."""
+    first = FIRST_PORT + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in itertools.count(os.getpid()):
+        yield first + number % PORTS
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    return list(itertools.islice((port for port in _PORTS if not listens(port)), count))
 
 
 class Deployment:
@@ -149,6 +156,17 @@ class Deployment:
         self.start(f"device-{number}", "client", "start", "--home", str(self.device(number)), within=within)
 
     @contextmanager
+    def restarted(self, number: int, within: tuple[str, ...] = ()) -> Iterator[None]:
+        """Let a device run within another command line, and as it did before after all."""
+        self.stop_device(number)
+        try:
+            self.start_device(number, within)
+            yield
+        finally:
+            self.stop_device(number)
+            self.start_device(number)
+
+    @contextmanager
     def moved(self, number: int, port: int, within: tuple[str, ...] = ()) -> Iterator[None]:
         """Let a device reach its server at another port of the loopback address, and come back from there after all.
 
@@ -159,16 +177,13 @@ class Deployment:
         """
         home = Home(self.device(number))
         usual = home.config_path.read_text()
-        self.stop_device(number)
         changed = home.config().model_copy(update={"superlink": f"127.0.0.1:{port}"})
         home.config_path.write_text(tomli_w.dumps(changed.model_dump()))
-        try:
-            self.start_device(number, within)
-            yield
-        finally:
-            home.config_path.write_text(usual)
-            self.stop_device(number)
-            self.start_device(number)
+        with self.restarted(number, within):
+            try:
+                yield
+            finally:
+                home.config_path.write_text(usual)
 
     def stop_device(self, number: int) -> None:
         fedstill("client", "stop", "--home", str(self.device(number)))
@@ -292,6 +307,9 @@ def running(home: Path, program: str) -> int | None:
 def listens(port: int) -> bool:
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+_PORTS = _ports()
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

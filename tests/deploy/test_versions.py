@@ -25,13 +25,8 @@ def of_version(deployment: Deployment, number: int, folder: Path, settings: str)
     text = changed.read_text()
     assert text.count(SETTING) == 1
     changed.write_text(text.replace(SETTING, settings))
-    deployment.stop_device(number)
-    deployment.start_device(number, within=("env", f"--chdir={folder}", f"PYTHONPATH={folder}"))
-    try:
+    with deployment.restarted(number, ("env", f"--chdir={folder}", f"PYTHONPATH={folder}")):
         yield
-    finally:
-        deployment.stop_device(number)
-        deployment.start_device(number)
 
 
 def test_an_older_device_sits_out_and_says_which_setting_it_lacks_and_a_newer_one_takes_part(
