@@ -14,9 +14,9 @@ S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of all configuration sections: immutable, and unknown keys are errors."""
+    """Base of all configuration sections: immutable; unknown keys are errors, and so are numbers without an end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -20,9 +20,9 @@ class Speed(Settings):
     """Samples of an optimizer step."""
     machine: str
     """Model of the board or the processor."""
-    train_samples_per_second: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    train_samples_per_second: float = Field(gt=0, le=1e9)
     """Samples in optimizer steps."""
-    predict_samples_per_second: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    predict_samples_per_second: float = Field(gt=0, le=1e9)
     """Predicted samples."""
 
 

@@ -1,6 +1,7 @@
-"""Caches and bases as tensors: the form in which state files and checkpoints hold them."""
+"""Files of tensors, and caches and bases as tensors: the form in which state files and checkpoints hold them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,21 @@ import torch
 from fedstill.cache import LabelCache
 from fedstill.codecs import codec
 from fedstill.delta import Base
+from fedstill.errors import DataError
 
 BASE = ("encoding", "version", "codes", "known")  # what `store_base` returns
+
+
+def load_tensors(path: Path) -> Any:
+    """Return what `torch.save` wrote to a file; nothing of it is run.
+
+    Raises:
+        DataError: the file is not there, or damaged.
+    """
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises what the damage leads to
+        raise DataError(f"{path}: damaged or missing: {error}".splitlines()[0]) from error
 
 
 def store_cache(cache: LabelCache) -> dict[str, Any]:

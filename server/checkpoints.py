@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fedstill.files import drop_unfinished, write_folder
+from fedstill.stored import load_tensors
 
 STATE = "state.pt"
 
@@ -28,7 +29,7 @@ class Checkpoints:
         torch.save(state, content)
 
         def fill(target: Path) -> None:
-            (target / STATE).write_bytes(content.getvalue())
+            (target / STATE).write_bytes(content.getbuffer())
 
         write_folder(self._path(round_number), fill)
         drop_unfinished(self._folder)
@@ -36,11 +37,15 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the newest state, None when no round was finished."""
+        """Return the newest state, None when no round was finished.
+
+        Raises:
+            DataError: it can't be read.
+        """
         finished = self._finished()
         if not finished:
             return None
-        state: dict[str, Any] = torch.load(finished[-1] / STATE, weights_only=True)
+        state: dict[str, Any] = load_tensors(finished[-1] / STATE)
         return state
 
     def _path(self, round_number: int) -> Path:

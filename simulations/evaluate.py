@@ -99,7 +99,7 @@ def _cells(row: Mapping[str, Any]) -> list[str | Text]:
         cell(f"{row['model_rss_bytes'] / 1e6:.1f}", "model_rss"),
         cell(milliseconds(latency["p50"]), "latency"),
         Text(milliseconds(latency["p99"])),
-        Text(DASH if power is None else f"{power['watts']:.2f}"),
+        cell(DASH if power is None else f"{power['watts']:.2f}", "power"),
         cell(energy, "energy"),
         cell(percent(row["knowledge"]["accuracy"]), "accuracy_kept"),
     ]

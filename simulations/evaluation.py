@@ -127,13 +127,14 @@ def _compare(rows: list[dict[str, Any]]) -> None:
             "peak_rss": _ratio(teacher["peak_rss_bytes"], row["peak_rss_bytes"]),
             "model_rss": _ratio(teacher["model_rss_bytes"], row["model_rss_bytes"]),
             "latency": _ratio(teacher["latency_ms"]["1"]["p50"], row["latency_ms"]["1"]["p50"]),
-            "energy": _ratio(_millijoules(teacher), _millijoules(row)),
+            "power": _ratio(_power(teacher, "watts"), _power(row, "watts")),
+            "energy": _ratio(_power(teacher, "millijoules"), _power(row, "millijoules")),
             "accuracy_kept": _ratio(row["knowledge"]["accuracy"], teacher["knowledge"]["accuracy"]),
         }
 
 
-def _millijoules(row: Mapping[str, Any]) -> float | None:
-    return row["power"]["millijoules"] if row["power"] else None
+def _power(row: Mapping[str, Any], what: str) -> float | None:
+    return row["power"][what] if row["power"] else None
 
 
 def _ratio(value: float | None, to: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Checks of a scenario that need the code it names: everything is loaded once before a run folder is begun."""
 
+import tempfile
 from pathlib import Path
 
 import torch
@@ -7,15 +8,18 @@ from torch import nn
 
 from fedstill.codecs import codec
 from fedstill.consensus import RULES
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, ExportError
 from fedstill.learning import build
 from fedstill.loading import load_object, resolve
 from fedstill.models import architecture
-from fedstill.tasks import load_task
+from fedstill.release.manifest import FLOAT_FILE
+from fedstill.tasks import Task, load_task
 from server.delivery.summary import read as read_telemetry
 from simulations.fleet.run import check as check_fleet
 from simulations.partitions import NATURAL, PARTITIONS, natural
 from simulations.scenario import Scenario
+
+TEACHER = "teacher.architecture"
 
 
 def validate(scenario: Scenario) -> None:
@@ -47,14 +51,27 @@ def validate(scenario: Scenario) -> None:
             load_object(half)
     named = {f"device_classes.{name}.student": kind.student for name, kind in scenario.device_classes.items()}
     if scenario.teacher is not None:
-        named["teacher.architecture"] = scenario.teacher.architecture
+        named[TEACHER] = scenario.teacher.architecture
     for place, name in named.items():
         try:
             model = build(architecture(name), task, seed=0)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
         _check_logits(place, name, model, task.input_shape, task.classes)
+        if place != TEACHER and ":" in name and not scenario.method.server:
+            _check_export(place, name, model, task)
     check_fleet(scenario)
+
+
+def _check_export(place: str, name: str, model: nn.Module, task: Task) -> None:
+    """Check before all the training that a student of somebody's own can be released after it."""
+    from server.release.export import export  # with the exporter, which built-in students don't need so early
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export(model, task, Path(folder) / FLOAT_FILE)
+        except ExportError as error:
+            raise ConfigError(f"{place}: {name!r} could not be released: {error}") from error
 
 
 def _check_logits(place: str, name: str, model: object, input_shape: tuple[int, int, int], classes: int) -> None:

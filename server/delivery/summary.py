@@ -49,15 +49,15 @@ class Found(Settings):
     devices: int = Field(ge=1)
     outcomes: dict[str, int]
     """Devices by their latest outcome."""
-    latency_ms_p50: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_ms_p50: float | None = Field(default=None, gt=0)
     """Median over devices of each one's median of a sample."""
-    latency_ms_p99: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_ms_p99: float | None = Field(default=None, gt=0)
     """Median over devices of each one's 99th percentile."""
-    peak_rss_bytes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    peak_rss_bytes: float | None = Field(default=None, gt=0)
     """Median over devices."""
-    temperature_celsius: float | None = Field(default=None, allow_inf_nan=False)
+    temperature_celsius: float | None = Field(default=None)
     """The hottest device's."""
-    power_watts: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    power_watts: float | None = Field(default=None, ge=0)
     """Median over devices."""
     samples: int = Field(default=0, ge=0)
     """Labelled local samples of all devices."""

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fedstill.files import write_atomic, write_json
 from fedstill.learning import State
 from fedstill.rounds import Traffic
+from fedstill.stored import load_tensors
 from fedstill.workers import unordered
 from server.federation import measure
 from simulations.baselines.half import Outcome
@@ -68,7 +69,7 @@ def run_centralized(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgres
         write_atomic(paths[missing[place]], content.getvalue())
         done += 1
         progress.step(done)
-    models: dict[str, State] = {student: torch.load(path, weights_only=True) for student, path in paths.items()}
+    models: dict[str, State] = {student: load_tensors(path) for student, path in paths.items()}
     scores = {student: measure(scenario.task, student, state, shelf.test) for student, state in models.items()}
     shared = SharedReferences(setup.references)
     for student, score in scores.items():

@@ -13,6 +13,7 @@ from rich.text import Text
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.loading import require
 from server.release.home import default_folder as default_keys
+from simulations.compress import MOST_TRIALS
 from simulations.figures import milliseconds, percent, size
 
 # What a search imports when it begins: it must be there.
@@ -29,7 +30,9 @@ def compress(
         str | None, typer.Option(help="Instead: built-in scenario or path of a scenario file, run first.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/compress-<class>-<time>].")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help=f"Students to try [default: {TRIALS}].")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=MOST_TRIALS, help=f"Students to try [default: {TRIALS}].")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=16, help="Steps of each one's distillation [default: the run's].")
     ] = None,
@@ -54,6 +57,8 @@ def compress(
         raise ConfigError("which device class? fedstill compress CLASS --run <a finished run>")
     if not resume and (run is None) == (scenario is None):
         raise ConfigError("give either --run <a finished run> or --scenario")
+    if data_dir is not None and scenario is None:
+        raise ConfigError("--data-dir is for --scenario, which is run first; a finished run has its data")
     # Imported here: torch and Optuna take seconds, and whoever asks for help needs neither.
     from fedstill.workers import prepare_torch
     from server.release.keys import open_keys

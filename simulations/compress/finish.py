@@ -27,7 +27,13 @@ JSON, PICTURE, STUDENT = "front.json", "front.png", "student"
 
 
 def finish(
-    out: Path, plan: CompressPlan, run: Finished, tried: Sequence[Tried], held: Sequence[Tried], keys: Keys
+    out: Path,
+    plan: CompressPlan,
+    run: Finished,
+    tried: Sequence[Tried],
+    held: Sequence[Tried],
+    failed: Sequence[str],
+    keys: Keys,
 ) -> None:
     """Write the front, its picture and the chosen student, the front last: it says that all is there.
 
@@ -37,6 +43,7 @@ def finish(
         run: the finished run.
         tried: all measured candidates.
         held: those of them that hold the budget, at least one.
+        failed: why the others could not be measured.
         keys: that sign the student.
     """
     front = pareto(held)
@@ -59,6 +66,7 @@ def finish(
         "steps": plan.steps,
         "trials": len(tried),
         "within_budget": len(held),
+        "failed": list(failed),
         "validation": {"samples": len(run.material(plan.steps).validation[1]), "labelled": len(run.guard[1])},
         "latency_from": plan.latency.source,
         "latency_scale": plan.latency.scale,

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -121,7 +120,7 @@ def open_run(folder: Path) -> Finished:
     scenario = load_scenario(str(folder / CONFIG))
     if scenario.method.server:
         raise RunFolderError(f"{folder}: method {scenario.method.name} leaves no soft labels to distil from")
-    stored = _newest(folder) if (folder / SUMMARY).is_file() else None
+    stored = Checkpoints(folder / "checkpoints").newest() if (folder / SUMMARY).is_file() else None
     if stored is None:
         raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")
     try:
@@ -132,13 +131,6 @@ def open_run(folder: Path) -> Finished:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{folder}: damaged run folder: {error}") from error
     return found
-
-
-def _newest(folder: Path) -> dict[str, Any] | None:
-    try:
-        return Checkpoints(folder / "checkpoints").newest()
-    except Exception as error:  # torch raises what the damage leads to
-        raise DataError(f"{folder}: its checkpoint can't be read: {error}".splitlines()[0]) from error
 
 
 def _check(run: Finished) -> None:

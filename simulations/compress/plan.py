@@ -10,6 +10,7 @@ from fedstill.device_classes import Budget, NumericFormat, budget_of
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.loading import nearest
 from fedstill.models.shapes import FAMILIES, Shape, shape_of
+from simulations.compress import MOST_TRIALS
 from simulations.scenario import Scenario
 
 PLAN = "compress.toml"
@@ -33,7 +34,7 @@ class Latency(Settings):
 
     source: Literal["devices", "this machine"]
     """`devices`: measured here, times `scale`."""
-    scale: float = Field(gt=0, allow_inf_nan=False)
+    scale: float = Field(gt=0)
     """Latency of the hand-made student that its devices told, over this machine's; 1 where they told none."""
 
 
@@ -48,7 +49,7 @@ class CompressPlan(Settings):
     """Its hand-made student."""
     budget: Budget
     """What a student may cost."""
-    trials: int = Field(ge=1, le=100_000)
+    trials: int = Field(ge=1, le=MOST_TRIALS)
     """Candidates to try, the hand-made one included."""
     steps: int = Field(ge=16)
     """Optimizer steps of each candidate's distillation."""

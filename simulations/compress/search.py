@@ -24,6 +24,7 @@ from fedstill.files import write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
 from fedstill.rng import torch_seed
+from fedstill.stored import load_tensors
 from server.compress.figures import Figures
 from server.compress.learn import Candidate
 from simulations.compress.space import Space
@@ -56,8 +57,12 @@ class Tried:
     hand_made: bool = False
 
     def state(self, out: Path) -> State:
-        """Return its trained state from the search's folder."""
-        state: State = torch.load(out / STATES / f"{self.number:04d}.pt", weights_only=True)
+        """Return its trained state from the search's folder.
+
+        Raises:
+            DataError: it is not there, or damaged.
+        """
+        state: State = load_tensors(out / STATES / f"{self.number:04d}.pt")
         return state
 
 

@@ -9,11 +9,12 @@ import optuna
 from fedstill.device_classes import NumericFormat
 from fedstill.models.shapes import Shape
 from server.compress.learn import Candidate
+from server.compress.prune import MAX_RATIO
 from server.release.formats import FORMATS
 
 WIDTH = (0.5, 2.0)  # times the hand-made student's channels
 DEPTH = (-1, 1)  # blocks more
-FLOOR = 0.2  # pruning takes about the root of the operations' share from the channels
+FLOOR = WIDTH[0] * (1 - MAX_RATIO)  # of the channels: pruning takes no more of a layer
 SPARSITY, SPARSITY_STEP = 0.75, 0.125  # share of the operations that pruning takes away
 TEMPERATURE = (1.0, 8.0)
 ALPHA, ALPHA_STEP = 0.5, 0.1  # the least weight of the soft labels

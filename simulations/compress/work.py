@@ -72,7 +72,7 @@ def search_in(
                 what = nearest(measured, plan.budget) if measured else failures[-1]
                 raise ConfigError(f"none of {plan.trials} students meets the budget; what comes nearest: {what}")
             progress.stage("release", 1)
-            finish(out, plan, run, measured, held, open_keys(keys))
+            finish(out, plan, run, measured, held, failures, open_keys(keys))
             progress.step(1)
     found: dict[str, Any] = json.loads((out / JSON).read_text())
     return found

@@ -88,6 +88,16 @@ class Presence:
         own = pattern(availability, start_hour, stream(seed, "fleet-pattern", device))
         return cls(intersection(own, membership(churn, stream(seed, "fleet-churn", device))))
 
+    def __len__(self) -> int:
+        """Return how many windows are known and not forgotten."""
+        return len(self._begins)
+
+    def forget(self, time: float) -> None:
+        """Drop the windows that have ended by a time, before which nobody asks from now on."""
+        ended = min(bisect_right(self._ends, time), max(0, len(self._ends) - 1))  # the last tells what was made
+        del self._begins[:ended]
+        del self._ends[:ended]
+
     def there(self, time: float) -> bool:
         """Return whether the device can be reached at a time."""
         return self.next(time) == time

@@ -7,7 +7,6 @@ of it is in the checkpoint. Everything else follows from the run's seed.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +14,7 @@ from fedstill.errors import QuorumError
 from fedstill.participation import participants
 from fedstill.rounds import Reopened, RoundReplies
 from fedstill.soft_labels import SoftLabels
-from simulations.fleet.availability import DAY_HOURS, HOUR
+from simulations.fleet.availability import DAY_HOURS, HOUR, Presence
 from simulations.fleet.ballots import Late, OpenBallots, load_labels, store_labels
 from simulations.fleet.clock import (
     Trip,
@@ -65,7 +64,7 @@ class Timekeeper:
         self._offline: list[int] = []
         self._ballots = OpenBallots(fleet.quorum)
         self._row: dict[str, Any] = {}
-        self._presence = cache(fleet.presence)
+        self._presences: dict[int, Presence] = {}
 
     def begin(self, round_number: int, reached: Iterable[int]) -> list[int]:
         """Return the devices that a round asks, ascending: those that can be reached and are not at work.
@@ -154,6 +153,8 @@ class Timekeeper:
         )
         self._row = row_of(self.fleet, self._presence, course)
         self.now = course.until
+        for presence in self._presences.values():
+            presence.forget(self.now)
         self.under_way = {device: one for device, one in earlier.items() if device not in come} | {
             device: UnderWay(number, trips[device], replies.votes[device], replies.metrics[device])
             for device in sorted(missed)
@@ -196,6 +197,11 @@ class Timekeeper:
             device: UnderWay(one["round"], Trip(*one["trip"]), load_labels(one["labels"]), one["metrics"])
             for device, one in stored["under_way"].items()
         }
+
+    def _presence(self, device: int) -> Presence:
+        if device not in self._presences:
+            self._presences[device] = self.fleet.presence(device)
+        return self._presences[device]
 
     def _is_usable(self, one: UnderWay, round_number: int) -> bool:
         return round_number - one.round_number <= self.fleet.settings.rounds.staleness

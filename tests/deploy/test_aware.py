@@ -24,7 +24,7 @@ TASK = load_task(TASK_NAME)
 ARRAYS = load_digits(None)
 
 
-def test_a_student_that_calibration_ruins_is_released_after_learning_under_quantization(tmp_path: Path) -> None:
+def test_a_student_that_calibration_ruins_learns_on_under_quantization_and_loses_less(tmp_path: Path) -> None:
     model = build(architecture(STUDENT), TASK, seed=0)
     how = FitSettings(epochs=20, learning_rate=0.05).of(600)
     labels = torch.from_numpy(ARRAYS.train_labels[:600])

@@ -1,6 +1,7 @@
 """The table of all classes of a run: teacher and signed students measured alike, what was refused shown as such."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,14 @@ def finished(small: Scenario, tmp_path: Path) -> Path:
     return out
 
 
-def test_ratios_are_to_the_teacher_and_refused_classes_have_no_figures(finished: Path, tmp_path: Path) -> None:
+def test_ratios_are_to_the_teacher_and_refused_classes_have_no_figures(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = tmp_path / "bin" / "vcgencmd"
+    sensor.parent.mkdir()
+    sensor.write_text("#!/bin/sh\necho 'VDD_CORE_A current(7)=2.0A'\necho 'VDD_CORE_V volt(15)=0.75V'\n")
+    sensor.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sensor.parent), prepend=os.pathsep)
     shown = run(finished, "--keys", tmp_path / "keys")
     assert shown.exit_code == 0, shown.output
     assert "refused" in shown.stdout
@@ -119,7 +127,9 @@ def test_ratios_are_to_the_teacher_and_refused_classes_have_no_figures(finished:
     for name in ("pi5", "pi4", "zero2w"):
         assert rows[name]["file"] is None
         assert "refused" in rows[name]["refused"]
-    if found["power_missing"]:
+    watts = [row["power"]["watts"] for row in (teacher, student)]
+    assert student["to_teacher"]["power"] == pytest.approx(watts[0] / watts[1])
+    if student["power"]["millijoules"] is None:  # the sensor says the same of an idle machine
         assert student["to_teacher"]["energy"] is None
 
 

@@ -107,3 +107,35 @@ def test_who_joins_late_and_leaves_for_ever_is_gone() -> None:
     assert math.isinf(device.next(1000 * HOUR))
     back = presence(AvailabilitySettings(), ChurnSettings(stay_hours=1, away_hours=1))
     assert math.isfinite(back.next(1000 * HOUR))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    availability=PATTERNS,
+    churn=CHURN,
+    seed=st.integers(0, 2**32 - 1),
+    times=st.lists(st.floats(0, 4e5), min_size=4, max_size=4),
+)
+def test_what_is_forgotten_changes_nothing_of_what_comes(
+    availability: AvailabilitySettings, churn: ChurnSettings, seed: int, times: list[float]
+) -> None:
+    past, now, later, last = sorted(times)
+    device, other = (presence(availability, churn, seed=seed) for _ in range(2))
+    for one in (device, other):
+        one.seconds(0, past)
+        one.next(later)
+    device.forget(now)
+    assert len(device) <= len(other)
+    for time in (now, later, last):
+        assert (device.there(time), device.next(time)) == (other.there(time), other.next(time))
+    assert device.seconds(now, last) == other.seconds(now, last)
+
+
+def test_a_long_run_keeps_few_windows() -> None:
+    device = presence(AvailabilitySettings(pattern="duty-cycle", period_seconds=60, share=0.5), ChurnSettings())
+    known = []
+    for now in range(0, 100_000, 600):
+        device.seconds(now, now + 600)
+        device.forget(now + 600)
+        known.append(len(device))
+    assert max(known) <= 2

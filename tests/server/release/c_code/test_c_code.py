@@ -95,6 +95,17 @@ def test_the_c_code_gives_the_bits_of_onnx_runtime(student: onnx.ModelProto, tmp
 
 
 @needs_compiler
+def test_it_calls_nothing_so_it_has_no_heap(student: onnx.ModelProto, tmp_path: Path) -> None:
+    assert CC is not None
+    images = pictures(2, seed=2)
+    write(student, tmp_path, HOW, ("a", "b", "c", "d"), (images, answers(student, images)))
+    compiled = tmp_path / "student.o"
+    subprocess.run([CC, *FLAGS, "-c", tmp_path / SOURCE, "-o", compiled], check=True)
+    told = subprocess.run(["nm", "--undefined-only", compiled], capture_output=True, text=True, check=True)
+    assert set(told.stdout.split()) - {"U"} <= {"memcpy", "memset"}  # what a compiler makes of a loop
+
+
+@needs_compiler
 @pytest.mark.parametrize("flags", [("-O3", "-Wextra", "-pedantic"), ("-O0", "-fsanitize=undefined,address")])
 def test_it_needs_no_leniency_and_reads_and_writes_nothing_out_of_bounds(
     student: onnx.ModelProto, flags: tuple[str, ...], tmp_path: Path
