@@ -119,6 +119,8 @@ def doctor(home: Folder = None) -> None:
     machine = replace(look(), providers=providers())
     packages = ", ".join(f"{name} {found}" for name, found in machine.packages.items())
     _say(f"machine: {machine.model}, {machine.architecture}, {machine.cores} cores, {machine.memory_mb} MB")
+    if machine.emulated:
+        _say("emulated: times measured here are no board's, and none are told to the server")
     _say(f"cores with: {', '.join(telling(machine)) or 'no int8 or wide vector instructions'}")
     _say(f"system: {machine.system}, {machine.bits} bits")
     _say(f"installed: {packages}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from client.emulation import emulated
 from fedstill.errors import ConfigError
 
 TRAINING_MB = 700
@@ -35,6 +36,7 @@ class Machine:
         bits: of an address in this Python: a kernel of 64 bits may run a system of 32.
         system: name and version of the operating system.
         providers: what ONNX Runtime can compute on, its first choice first; empty: nothing; None: nobody looked.
+        emulated: whether the kernel is another processor's than this program is for: times are no board's then.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Machine:
     bits: int = 64
     system: str = "unknown"
     providers: tuple[str, ...] | None = None
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def look(root: Path = Path("/")) -> Machine:
         packages={name: found for name in ("flwr", "onnxruntime", "torch") if (found := _version(name))},
         bits=64 if sys.maxsize > 2**32 else 32,
         system=_system(_text(root / "etc" / "os-release")),
+        emulated=emulated(root),
     )
 
 

@@ -69,7 +69,12 @@ def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], 
         "seed": scenario.seed,
         "commit": commit(),
         "commit_of_run": summary["commit"],
-        "machine": {"model": machine.model, "architecture": machine.architecture, "cores": machine.cores},
+        "machine": {
+            "model": machine.model,
+            "architecture": machine.architecture,
+            "cores": machine.cores,
+            "emulated": machine.emulated,
+        },
         "power_missing": reason or None,
         "rows": rows,
     }

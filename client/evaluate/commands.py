@@ -95,6 +95,8 @@ def speed(
     if found is None:
         raise ConfigError(f"--input {shape}: channels x height x width are wanted, such as 3x32x32")
     machine = probe.look()
+    if machine.emulated:
+        raise ConfigError(f"{machine.architecture} is emulated here: its speed is no board's; measure on the board")
     if "torch" not in machine.packages:
         raise ConfigError("no torch here: only a device that trains with torch has such a speed")
     probe.check_machine()  # there are boards on which this torch dies

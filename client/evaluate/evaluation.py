@@ -57,6 +57,7 @@ class Evaluated:
                 "architecture": machine.architecture,
                 "cores": machine.cores,
                 "memory_mb": machine.memory_mb,
+                "emulated": machine.emulated,
             },
             "data": {"source": self.source, "seed": self.seed} if self.known else None,
             "data_missing": None if self.known else NO_DATA,

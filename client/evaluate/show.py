@@ -17,7 +17,8 @@ def show(found: Evaluated, console: Console) -> None:
     """Print what was measured."""
     manifest, machine = found.manifest, found.machine
     release = f"{manifest.device_class} version {manifest.version}, {manifest.student} on task {manifest.task}"
-    console.print(Text(f"{release}; {machine.model}, {machine.cores} cores, {machine.memory_mb} MB"))
+    cores = f"{machine.cores} {'emulated ' if machine.emulated else ''}cores"
+    console.print(Text(f"{release}; {machine.model}, {cores}, {machine.memory_mb} MB"))
     console.print(_costs(found))
     first = found.known.get(manifest.artifact)
     if first is not None:

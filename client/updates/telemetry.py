@@ -14,6 +14,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from client.emulation import emulated
 from client.predict.student import runtime_version
 from client.sensors import power, temperature
 from client.updates.clock import moment
@@ -95,7 +96,7 @@ def _enqueue(home: Home, version: int, outcome: Outcome, detail: str, file: str,
         onnxruntime=runtime_version(),
         processor=_processor(),
     )
-    if figures.milliseconds:
+    if figures.milliseconds and not emulated():  # the server would take an emulator's times for a board's
         ascending = sorted(figures.milliseconds)
         report.latency_p50_ms = percentile(ascending, 0.5)
         report.latency_p90_ms = percentile(ascending, 0.9)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.emulation import emulated
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.loading import require
 from server.release.home import default_folder as default_keys
@@ -57,6 +58,10 @@ def compress(
         raise ConfigError("which device class? fedstill compress CLASS --run <a finished run>")
     if not resume and (run is None) == (scenario is None):
         raise ConfigError("give either --run <a finished run> or --scenario")
+    if emulated():
+        raise ConfigError(
+            "this processor is emulated: latencies measured here are no board's; search on a real machine"
+        )
     if data_dir is not None and scenario is None:
         raise ConfigError("--data-dir is for --scenario, which is run first; a finished run has its data")
     # Imported here: torch and Optuna take seconds, and whoever asks for help needs neither.

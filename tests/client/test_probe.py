@@ -97,7 +97,27 @@ def test_the_features_that_decide_the_speed_are_told_and_no_others() -> None:
     assert telling(PI4) == ()
 
 
+@pytest.mark.parametrize(
+    ("kernel", "program", "is_so"),
+    [
+        ("x86_64\n", "aarch64", True),
+        ("aarch64\n", "aarch64", False),
+        ("x86_64\n", "i686", False),
+        (None, "aarch64", False),
+    ],
+)
+def test_an_emulated_processor_is_noticed_by_what_the_kernel_is_for(
+    kernel: str | None, program: str, is_so: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: program)
+    if kernel is not None:
+        (tmp_path / "proc" / "sys" / "kernel").mkdir(parents=True)
+        (tmp_path / "proc" / "sys" / "kernel" / "arch").write_text(kernel)
+    assert look(tmp_path).emulated is is_so
+
+
 def test_this_machine_has_a_class() -> None:
     assert look().memory_mb > 0
+    assert not look().emulated
     assert "CPUExecutionProvider" in providers()
     assert propose(look()).device_class

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from client.commands import register
+from client.probe import look
 from client.speed import PREDICTED, STEPS, measure
 from fedstill.errors import ConfigError
 from fedstill.speed import read_speed
@@ -38,6 +40,14 @@ def test_a_speed_is_samples_over_the_seconds_that_they_took(monkeypatch: pytest.
     found = measure("tiny-conv-s", (1, 8, 8), 10, batch=32, seconds=0.01)
     assert found.train == STEPS * 32 / 2
     assert found.predict == PREDICTED / 2
+
+
+def test_an_emulated_processor_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = replace(look(), architecture="aarch64", emulated=True)
+    monkeypatch.setattr("client.probe.look", lambda: machine)
+    _, _, error = run("tiny-conv-s")
+    assert isinstance(error, ConfigError)
+    assert "aarch64 is emulated here" in str(error)
 
 
 def test_without_a_file_the_figures_are_printed() -> None:

@@ -23,7 +23,7 @@ from client.programs import programs
 from fedstill.processes import Program, Supervisor, sole, stopped_by_signals
 from fedstill.rounds import DeviceAnswer
 
-LATE = 75.0
+LATE = 105.0
 """Seconds; more than the tests' rounds wait."""
 
 

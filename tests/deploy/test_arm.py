@@ -42,7 +42,7 @@ from client.probe import look, propose
 machine = look()
 print(json.dumps({
     "machine": platform.machine(), "modules": sorted(sys.modules), "place": client.__file__,
-    "class": propose(machine).device_class, "packages": machine.packages,
+    "class": propose(machine).device_class, "packages": machine.packages, "emulated": machine.emulated,
 }))
 """
 ANSWER = """
@@ -116,6 +116,7 @@ def test_the_edge_packages_install_and_import_on_the_oldest_core(rootfs: Path, t
     assert found["place"].startswith("/opt/fedstill/")
     assert found["class"] == "pi4"  # by its features; the memory is this machine's
     assert set(found["packages"]) == {"flwr", "onnxruntime"}
+    assert found["emulated"]
     assert set(found["modules"]).isdisjoint({"torch", "onnx"})
 
 

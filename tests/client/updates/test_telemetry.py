@@ -37,6 +37,14 @@ def test_a_report_says_what_was_measured_and_leaves_out_what_was_not(home: Home)
         assert not bare.HasField(name)
 
 
+def test_an_emulated_device_tells_no_latency(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "emulated", lambda: True)
+    enqueue(home, 3, OUTCOME_RUNNING, figures=Figures((3.0, 1.0, 2.0), 5, 0.25, 40, 9, 10))
+    (told,) = (Telemetry.FromString(path.read_bytes()) for path in queued(home))
+    assert not told.HasField("latency_p50_ms")
+    assert (told.peak_rss_bytes, told.samples) == (5, 10)
+
+
 def test_the_newest_reports_wait_in_order_and_survive_a_restart(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "QUEUE", 3)
     for version in range(1, 6):

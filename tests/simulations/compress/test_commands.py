@@ -104,6 +104,15 @@ def test_commands_that_make_no_sense_are_refused(finished: Path, tmp_path: Path)
         assert not out.exists()
 
 
+def test_an_emulated_processor_is_searched_on_by_nobody(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.compress.commands.emulated", lambda: True)
+    with pytest.raises(ConfigError, match="this processor is emulated"):
+        compress("mcu", run=finished, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_that_is_not_finished_or_damaged_is_refused(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
