@@ -34,7 +34,7 @@ test: setup ## Run the whole test suite, two files at a time
 test-deploy: setup ## Run the tests of real servers and devices, as processes and, as root with Docker, as containers
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then bash scripts/ci-packages.sh; fi
 	@if bash scripts/deploy-packages.sh; then PYTHON=$(BIN)/python bash scripts/deploy-images.sh; fi
-	$(BIN)/python -m pytest -m deploy --numprocesses 2 --dist loadgroup $(ARGS) tests/deploy
+	$(BIN)/python -m pytest -m deploy --numprocesses 2 --dist loadfile $(ARGS) tests/deploy
 
 .PHONY: soak
 soak: setup ## Run a fleet of 20 device processes for an hour, with random kills (not in CI)

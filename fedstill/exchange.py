@@ -258,6 +258,8 @@ class ServerExchange:
             raise ValueError(f"a consensus about samples that round {round_number} did not ask about")
         if again is not None and not self.changeable(round_number, again).all():
             raise ValueError(f"a new consensus about samples that round {round_number} drew and did not ask about")
+        # What devices send may miss a sum of one by as much as their encoding rounds; what the server sends does not.
+        labels = (labels / labels.sum(axis=1, dtype=np.float64, keepdims=True)).astype(np.float32)
         encodings = [self.encoding, *self.class_caches]
         if self.delta:
             self.previous = {encoding: self._cache(encoding) for encoding in encodings}

@@ -164,12 +164,13 @@ def measure(task_name: str, architecture_name: str, state: State, data: Labelled
     return accuracy(model, data.images, data.labels, task)
 
 
-def _of_devices(replies: RoundReplies, consensus: Consensus) -> dict[str, float]:
-    """Return each device's mean reputation over the classes, nothing for a rule that keeps none."""
+def _of_devices(replies: RoundReplies, consensus: Consensus) -> dict[str, float | None]:
+    """Return each device's mean reputation over the classes that it has one about, nothing for a rule without any."""
     if consensus.reputation is None:
         return {}
-    means = consensus.reputation.mean(axis=1)
-    return {str(device): float(value) for device, value in zip(sorted(replies.votes), means, strict=True)}
+    known = [values[~np.isnan(values)] for values in consensus.reputation]
+    means = [float(values.mean()) if len(values) else None for values in known]
+    return dict(zip(map(str, sorted(replies.votes)), means, strict=True))
 
 
 def _work(kind: str, plan: Plan, data: ServerData, name: str, *arguments: Any) -> Any:

@@ -68,7 +68,7 @@ def class_experts(votes: Votes) -> Consensus:
 
 
 def mixed(first: Floats, second: Floats, share: Floats) -> Floats:
-    """Geometric mixture first^(1 - share) * second^share, normalized.
+    """Geometric mixture first^(1 - share) * second^share, normalized; a share of 0 or 1 leaves one of them as it is.
 
     Args:
         first: rows on the simplex, or zero where `share` is one `[samples, classes]`.
@@ -78,5 +78,6 @@ def mixed(first: Floats, second: Floats, share: Floats) -> Floats:
     part = share[:, None]
     logs = (1 - part) * np.log(np.maximum(first, FLOOR)) + part * np.log(np.maximum(second, FLOOR))
     odds = np.exp(logs - logs.max(axis=1, keepdims=True))
-    result: Floats = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    between: Floats = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: Floats = np.where(part == 0, first, np.where(part == 1, second, between))
     return result

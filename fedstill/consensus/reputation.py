@@ -14,7 +14,8 @@ updates, and tells above which confidence the teacher is right (`confidence_thre
    where it is not is caught by this. The reference is an arithmetic mean without class shares: there no veto, and no
    claim about itself, helps a device to be its own judge.
 3. Reputation lasts: r_dy = min(J_dy, m r'_dy + (1 - m) J_dy), r' that of the round before. It is lost at once and
-   regained slowly.
+   regained slowly. A round in which a device votes on fewer than `ENOUGH` samples whose likeliest class is y by the
+   first reference proves nothing about it and y, and leaves r'.
 4. The consensus is the logarithmic pool with weights c_dx (pi_d(y) + floor) r_dy, c_dx the bounded certainty. The floor
    lets those who know a class, though they hold none of it, outweigh one who claims it and knows nothing.
 
@@ -50,7 +51,8 @@ def confidence_threshold(probabilities: Floats, labels: Ints, accuracy: float) -
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     right = (probabilities.argmax(axis=1) == labels)[order]
-    reached = np.flatnonzero(np.cumsum(right) >= accuracy * np.arange(1, len(right) + 1))
+    last = np.append(np.diff(confidence[order]) < 0, True)  # of those with this confidence: none is told from another
+    reached = np.flatnonzero(last & (np.cumsum(right) >= accuracy * np.arange(1, len(right) + 1)))
     return float(confidence[order[reached[-1]]]) if len(reached) else float("inf")
 
 
@@ -88,18 +90,19 @@ def _youden(hits: Floats, said: Floats, present: Bools, reference: Floats) -> Fl
     return result
 
 
-def remembered(now: Floats, before: Floats | None, memory: float) -> Floats:
+def remembered(now: Floats, measured: Bools, before: Floats | None, memory: float) -> Floats:
     """Return min(J, m r' + (1 - m) J): lost at once, regained slowly `[devices, classes]`.
 
     Args:
         now: J in this round `[devices, classes]`.
-        before: r', NaN for a device without one, which gets J; None: nobody has one.
+        measured: where J is more than chance; elsewhere r' stays, NaN where there is none `[devices, classes]`.
+        before: r', NaN where a device has none about a class, which gets J; None: nobody has any `[devices, classes]`.
         memory: m, in [0, 1).
     """
-    if before is None:
-        return now
-    earlier = np.where(np.isnan(before), now, before)
-    return np.minimum(now, memory * earlier + (1 - memory) * now).astype(np.float32)
+    known = np.full_like(now, np.nan) if before is None else before
+    earlier = np.where(np.isnan(known), now, known)
+    found = np.minimum(now, memory * earlier + (1 - memory) * now)
+    return np.where(measured, found, known).astype(np.float32)
 
 
 def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01) -> Consensus:
@@ -126,9 +129,19 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
         settled = doubtful.judged(now)
         enough = settled.sum(axis=0) >= ENOUGH
         now = np.where(enough, np.minimum(anchored, doubtful.informedness(settled)), anchored)
-    reputation = remembered(now, votes.reputation, memory)
-    found = log_pool(votes, (votes.class_priors + np.float32(floor)) * reputation, claims)
+    measured = votes.present.astype(np.float32) @ _best(reference) >= ENOUGH
+    reputation = remembered(now, measured, votes.reputation, memory)
+    trusted = np.where(np.isnan(reputation), now, reputation)
+    found = log_pool(votes, (votes.class_priors + np.float32(floor)) * trusted, claims)
     return Consensus(found.labels, found.covered, reputation)
+
+
+def _best(reference: Floats) -> Floats:
+    """Return one where a class is a sample's most probable one: of the rest, soft labels have a bit of every class."""
+    best = np.zeros_like(reference)
+    rows = np.flatnonzero(reference.any(axis=1))
+    best[rows, reference[rows].argmax(axis=1)] = 1
+    return best
 
 
 class _Whole:

@@ -41,8 +41,8 @@ class Votes:
         class_priors: share of each class in a device's data, uniform where it gave none `[devices, classes]`.
         teacher: the teacher's soft labels, None without a teacher `[samples, classes]`.
         unsure: samples where the teacher's confidence is not enough, by the guard set; None: all `[samples]`.
-        reputation: of each device after the rounds before, in [0, 1], NaN where it has none yet; None: nobody has any
-            `[devices, classes]`.
+        reputation: of each device after the rounds before, in [0, 1], NaN about a class that it was not measured by
+            yet; None: nobody has any `[devices, classes]`.
     """
 
     probabilities: Rows
@@ -111,7 +111,8 @@ class Consensus:
     Attributes:
         labels: rows on the simplex, zero where not covered `[samples, classes]`.
         covered: samples that have a consensus: where somebody voted, and the rule drops nothing `[samples]`.
-        reputation: of each device after this round, for a rule that keeps one `[devices, classes]`.
+        reputation: of each device after this round, for a rule that keeps one; NaN where nothing was measured yet
+            `[devices, classes]`.
     """
 
     labels: Floats

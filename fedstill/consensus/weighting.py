@@ -25,7 +25,7 @@ def bounded(votes: Votes, weights: Floats) -> Floats:
     spenders = totals[totals > 0]
     if len(spenders) == 0:
         return counted
-    scale = np.minimum(1, np.median(spenders) / np.maximum(totals, np.finfo(np.float64).tiny)).astype(np.float32)
+    scale = np.minimum(1, np.median(spenders) / np.maximum(totals, spenders.min())).astype(np.float32)
     return counted if (scale == 1).all() else np.multiply(counted, scale[:, None], out=counted)
 
 

@@ -128,10 +128,13 @@ class Control:
     def _flwr(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         folder = self.home / "flwr"
         connection = {"address": self.home.config().control, "root-certificates": str(self.home / "ca.crt")}
-        write_atomic(
-            folder / "config.toml",
-            tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}}).encode(),
-        )
+        wanted = tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}}).encode()
+        path = folder / "config.toml"
+        try:
+            if not path.exists() or path.read_bytes() != wanted:  # a full disk is no reason not to ask
+                write_atomic(path, wanted)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; the SuperLink can't be asked without it") from error
         command = [script("flwr"), *arguments]
         environment = {**os.environ, "FLWR_HOME": str(folder), "NO_COLOR": "1"}
         try:

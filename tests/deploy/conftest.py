@@ -1,7 +1,8 @@
-"""One deployment for all tests, which takes longer to begin than they do: each leaves it as it found it.
+"""One deployment for all tests of a process, which takes longer to begin than they do: each leaves it as it found it.
 
 With FEDSTILL_NO_SKIPS a test that can't run here fails with its reason: CI is to see when it no longer tests something.
-Two processes of pytest share the tests: most of their time passes in waiting.
+`make test-deploy` runs two files at a time, as most of their time passes in waiting: no two files may use the same name
+for what is there once on a machine, such as a lab. Each process has a deployment of its own.
 """
 
 import json
@@ -16,17 +17,6 @@ import pytest
 from tests.deploy.deployment import Deployment, fedstill, rows
 
 NO_SKIPS = "FEDSTILL_NO_SKIPS"
-TOGETHER = {
-    **dict.fromkeys(("test_deployment", "test_faults", "test_networks", "test_versions"), "fleet"),
-    **dict.fromkeys(("test_arm", "test_compose", "test_images", "test_lab"), "containers"),
-}
-"""Files whose tests share something that takes long to begin, and what; of all others, each file is a group."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("deploy"):
-            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
 
 
 @pytest.hookimpl(wrapper=True)

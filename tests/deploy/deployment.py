@@ -93,8 +93,8 @@ def eventually(true: Callable[[], bool], what: str) -> None:
 
 
 def _ports() -> Iterator[int]:
-    """Count through this process's own ports, none of which the kernel gives to who connects or who doesn't mind."""
-    first = FIRST_PORT + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    """Count through ports of this process of tests, or of what is none; the kernel gives nobody any of them."""
+    first = FIRST_PORT + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw"))
     for number in itertools.count(os.getpid()):
         yield first + number % PORTS
 
@@ -156,34 +156,27 @@ class Deployment:
         self.start(f"device-{number}", "client", "start", "--home", str(self.device(number)), within=within)
 
     @contextmanager
-    def restarted(self, number: int, within: tuple[str, ...] = ()) -> Iterator[None]:
-        """Let a device run within another command line, and as it did before after all."""
-        self.stop_device(number)
-        try:
-            self.start_device(number, within)
-            yield
-        finally:
-            self.stop_device(number)
-            self.start_device(number)
-
-    @contextmanager
-    def moved(self, number: int, port: int, within: tuple[str, ...] = ()) -> Iterator[None]:
-        """Let a device reach its server at another port of the loopback address, and come back from there after all.
+    def restarted(self, number: int, within: tuple[str, ...] = (), port: int | None = None) -> Iterator[None]:
+        """Let a device run in another way, and as it did before after all.
 
         Args:
             number: of the device.
-            port: where the server seems to be.
             within: command line that the device's own is appended to.
+            port: of the loopback address, where the server seems to be; None: where it is.
         """
         home = Home(self.device(number))
         usual = home.config_path.read_text()
-        changed = home.config().model_copy(update={"superlink": f"127.0.0.1:{port}"})
-        home.config_path.write_text(tomli_w.dumps(changed.model_dump()))
-        with self.restarted(number, within):
-            try:
-                yield
-            finally:
-                home.config_path.write_text(usual)
+        self.stop_device(number)
+        try:
+            if port is not None:
+                changed = home.config().model_copy(update={"superlink": f"127.0.0.1:{port}"})
+                home.config_path.write_text(tomli_w.dumps(changed.model_dump()))
+            self.start_device(number, within)
+            yield
+        finally:
+            home.config_path.write_text(usual)
+            self.stop_device(number)
+            self.start_device(number)
 
     def stop_device(self, number: int) -> None:
         fedstill("client", "stop", "--home", str(self.device(number)))

@@ -110,7 +110,7 @@ def test_a_proxy_that_is_killed_and_comes_back_costs_nothing(
     out = tmp_path / "run"
     with (
         proxied(tmp_path, deployment.port, deployment.server) as proxy,
-        deployment.moved(1, proxy.public),
+        deployment.restarted(1, port=proxy.public),
     ):
         deployment.begin(out, *ATTENTIVE)
         after_round(out, 1)
@@ -134,7 +134,7 @@ def test_a_certificate_that_is_wrong_or_expired_in_mid_run_lets_nobody_in_until_
     subprocess.run(renew, check=True, capture_output=True)
     with (
         proxied(tmp_path, deployment.port, deployment.server) as proxy,
-        deployment.moved(1, proxy.public),
+        deployment.restarted(1, port=proxy.public),
     ):
         deployment.begin(out, *ATTENTIVE)
         after_round(out, 1)
@@ -305,7 +305,7 @@ def test_a_device_whose_clock_is_behind_takes_part_all_the_same(
     deployment: Deployment, undisturbed: Undisturbed, clock: Callable[[int], tuple[str, ...]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    with deployment.moved(1, deployment.port, clock(-100)):
+    with deployment.restarted(1, clock(-100)):
         deployment.begin(out, *ATTENTIVE)
         assert deployment.ended(out) == 0, deployment.said(f"run-{tmp_path.name}")
     assert rows(out) == undisturbed.rows
@@ -317,7 +317,7 @@ def test_a_device_whose_clock_is_ahead_is_turned_away_and_told_by_its_doctor(
 ) -> None:
     home = ("--home", str(deployment.device(1)))
     said = deployment.said("device-1").count("supernode ended")
-    with deployment.moved(1, deployment.port, clock(100)):
+    with deployment.restarted(1, clock(100)):
         eventually(lambda: deployment.said("device-1").count("supernode ended") > said, "a refusal")
         done = subprocess.run(
             [*clock(100), *command("client", "doctor", *home)], capture_output=True, text=True, check=False
@@ -329,13 +329,14 @@ def test_a_device_whose_clock_is_ahead_is_turned_away_and_told_by_its_doctor(
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 def test_an_expired_certificate_is_told_and_lets_nobody_in(tmp_path: Path) -> None:
     home, device = tmp_path / "server", tmp_path / "device"
-    port, enrolment = free_ports(2)
-    listen = ("--port", str(port), "--enrolment-port", str(enrolment), "--enrolment-listen", "127.0.0.1")
+    port, enrolment, delivery = map(str, free_ports(3))
+    listen = ["--port", port, "--enrolment-port", enrolment, "--enrolment-listen", "127.0.0.1"]
+    listen += ["--delivery-port", delivery]
     fedstill("server", "init", "--host", "127.0.0.1", "--home", str(home), *listen)
     late = Deployment(tmp_path)
     late.start("server", "server", "start", "--home", str(home))
     try:
-        eventually(lambda: listens(enrolment), "the enrolment service")
+        eventually(lambda: listens(int(enrolment)), "the enrolment service")
         token = fedstill("server", "token", "--class", "zero2w", "--expires", "9999d", "--home", str(home)).strip()
         said = late.after("+1000d", "client", "enroll", token, "--home", str(device))
     finally:

@@ -89,7 +89,7 @@ def test_a_device_on_a_slow_and_breaking_line_gives_the_same_result(
     out = tmp_path / "run"
     with far_away(deployment.port, tmp_path) as far:
         far.mood("open", 0.1)
-        with deployment.moved(2, far.port, far.within):
+        with deployment.restarted(2, far.within, far.port):
             deployment.begin(out, ALL)
             after_round(out, 1)
             far.mood("cut")

@@ -37,6 +37,20 @@ def test_both_sides_hold_the_same_labels_after_each_round() -> None:
         server.publish(round_number, task.predict, rows(10, 100 + round_number))
 
 
+@pytest.mark.parametrize("downlink", ["float32", "float16"])
+def test_labels_at_the_edge_of_what_an_encoding_rounds_to_are_published_and_end_no_run(downlink: str) -> None:
+    server, device = ServerExchange(CONTEXT, 10, 5, downlink), LabelCache.empty(40, 3)
+    server.publish(0, np.arange(40), rows(40))
+    task = open_request(CONTEXT, device, server.request(0, 1))
+    sent = close_task(CONTEXT, task, soft_labels(task.predict, rows(10, 1) * np.float32(1.0015)), "float16")
+    heard = server.accept(0, 1, sent)
+    assert heard.probabilities.sum(axis=1).max() > 1.001
+    server.publish(1, heard.ids, heard.probabilities)
+    assert np.allclose(server.cache.labels.sum(axis=1), 1, atol=2e-3 if downlink == "float16" else 1e-6)
+    device = open_request(CONTEXT, task.cache, server.request(0, 2)).cache
+    assert np.array_equal(device.labels, server.cache.labels)
+
+
 def test_a_device_that_missed_rounds_catches_up_with_one_packet() -> None:
     server = exchange()
     for round_number in range(3):

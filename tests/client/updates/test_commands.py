@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 import typer
 from click.testing import Result
@@ -33,6 +32,7 @@ from protos.delivery_pb2 import OUTCOME_COMMITTED, OUTCOME_INSTALLED
 from protos.delivery_pb2_grpc import add_DeliveryServicer_to_server
 from server.release.keys import Keys, open_keys
 from tests.client.devices import IMAGES, LABELS, Delivery, Device, make_release, version_of
+from tests.resident import resident
 
 ROOT_FOLDER = str(Path(__file__).parents[3])
 MEGABYTE = 1_000_000
@@ -81,23 +81,6 @@ def served(tmp_path: Path, keys: Keys) -> Iterator[tuple[Delivery, str, Path]]:
     server.start()
     yield delivery, f"127.0.0.1:{port}", tmp_path / "ca.pem"
     server.stop(None).wait()
-
-
-def resident(*processes: int) -> int:
-    """Return the bytes of memory that processes occupy together.
-
-    Pages of a mapped file are in memory once, however many of the processes map it; which of them each has in its
-    tables is the kernel's choice, so the largest count of each file is taken.
-    """
-    own, files = 0, dict[str, int]()
-    for process in processes:
-        for held in psutil.Process(process).memory_maps():
-            if held.path.startswith("/"):
-                own += held.anonymous
-                files[held.path] = max(files.get(held.path, 0), held.rss - held.anonymous)
-            else:
-                own += held.rss
-    return own + sum(files.values())
 
 
 def test_from_trust_to_predictions(served: tuple[Delivery, str, Path], keys: Keys, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_rule_decides_the_same_from_disk(name: str, certain: bool, tmp_pat
     assert np.array_equal(found.labels, expected.labels)
     assert np.array_equal(found.covered, expected.covered)
     if expected.reputation is not None and found.reputation is not None:
-        assert np.array_equal(found.reputation, expected.reputation)
+        assert np.array_equal(found.reputation, expected.reputation, equal_nan=True)
 
 
 def test_soft_labels_come_back_as_they_were_given_and_devices_ascending(tmp_path: Path) -> None:

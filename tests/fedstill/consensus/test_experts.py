@@ -42,7 +42,8 @@ def test_a_class_that_nobody_holds_is_judged_by_all() -> None:
 
 def test_mixing_keeps_either_side_at_the_ends_and_the_simplex_between() -> None:
     first, second = np.array([[0.7, 0.2, 0.1]], np.float32), np.array([[0.1, 0.1, 0.8]], np.float32)
-    assert np.allclose(mixed(first, second, np.array([0.0], np.float32)), first, atol=1e-6)
-    assert np.allclose(mixed(first, second, np.array([1.0], np.float32)), second, atol=1e-6)
+    certain, other = np.array([[1.0, 0.0, 0.0]], np.float32), np.array([[0.0, 1.0, 0.0]], np.float32)
+    assert np.array_equal(mixed(certain, other, np.array([0.0], np.float32)), certain)
+    assert np.array_equal(mixed(certain, other, np.array([1.0], np.float32)), other)
     between = mixed(first, second, np.array([0.5], np.float32))
     assert between.sum() == np.float32(1) or abs(float(between.sum()) - 1) < 1e-6

@@ -104,13 +104,55 @@ def test_informedness_is_the_difference_of_hit_and_false_alarm_rates_of_those_pr
 
 
 def test_reputation_is_lost_at_once_and_regained_slowly() -> None:
-    good, bad = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)
-    assert np.allclose(remembered(bad, good, 0.5), 0)
-    once = remembered(good, bad, 0.5)
+    good, bad, all_of_it = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32), np.ones((1, 2), np.bool_)
+    assert np.allclose(remembered(bad, all_of_it, good, 0.5), 0)
+    once = remembered(good, all_of_it, bad, 0.5)
     assert np.allclose(once, 0.5)
-    assert np.allclose(remembered(good, once, 0.5), 0.75)
-    assert np.allclose(remembered(good, np.full((1, 2), np.nan, np.float32), 0.5), good)
-    assert np.allclose(remembered(good, None, 0.5), good)
+    assert np.allclose(remembered(good, all_of_it, once, 0.5), 0.75)
+    assert np.allclose(remembered(good, all_of_it, np.full((1, 2), np.nan, np.float32), 0.5), good)
+    assert np.allclose(remembered(good, all_of_it, None, 0.5), good)
+
+
+def test_what_was_not_measured_leaves_what_is_known() -> None:
+    now, measured = np.array([[0.0, 0.8]], np.float32), np.array([[False, True]])
+    before = np.array([[0.9, 0.8]], np.float32)
+    assert np.allclose(remembered(now, measured, before, 0.5), [[0.9, 0.8]])
+    assert np.array_equal(remembered(now, measured, None, 0.5), np.array([[np.nan, 0.8]], np.float32), equal_nan=True)
+
+
+def about(votes: Votes, samples: np.ndarray, before: np.ndarray | None) -> Votes:
+    """A later round that asks about some samples only."""
+    teacher = None if votes.teacher is None else votes.teacher[samples]
+    return replace(votes.about(samples), teacher=teacher, reputation=before)
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_a_round_that_asks_nothing_or_nothing_of_a_class_forgets_and_forgives_nobody(with_teacher: bool) -> None:
+    votes = corrupt(federation(teacher=blurred(TRUTH, 0.3) if with_teacher else None), LIES["flipped"])
+    first = reputable_experts(votes)
+    assert first.reputation is not None
+    nothing = reputable_experts(about(votes, np.zeros(0, np.int64), first.reputation)).reputation
+    assert nothing is not None
+    assert np.array_equal(nothing, first.reputation)
+    few = reputable_experts(about(votes, np.flatnonzero(LABELS < 2), first.reputation))
+    assert few.reputation is not None
+    assert np.array_equal(few.reputation[:, 2:], first.reputation[:, 2:])
+    assert few.reputation[:2].max() < 0.1
+    assert (few.labels.argmax(axis=1) == LABELS[LABELS < 2]).all()
+
+
+def test_a_device_that_abstains_about_a_class_keeps_its_reputation_for_it() -> None:
+    votes = federation(teacher=blurred(TRUTH, 0.05))
+    first = reputable_experts(votes).reputation
+    assert first is not None
+    present = votes.present.copy()
+    present[0, LABELS == 0] = False
+    silent = replace(votes, present=present, probabilities=np.array(votes.probabilities) * present[:, :, None])
+    second = reputable_experts(replace(silent, reputation=first)).reputation
+    assert second is not None
+    third = reputable_experts(replace(votes, reputation=second)).reputation
+    assert third is not None
+    assert third[0, 0] == pytest.approx(first[0, 0], abs=0.02)
 
 
 def test_a_past_liar_counts_less_than_one_who_never_lied() -> None:
@@ -126,6 +168,12 @@ def test_the_threshold_is_the_lowest_confidence_that_is_right_often_enough() -> 
     assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 1.0) == pytest.approx(0.8)
     assert confidence_threshold(rows, np.array([0, 0, 1, 0]), 0.75) == pytest.approx(0.6)
     assert confidence_threshold(rows, np.array([1, 1, 1, 1]), 0.5) == float("inf")
+
+
+def test_the_threshold_does_not_tell_apart_what_is_equally_confident() -> None:
+    rows = np.array([[1.0, 0.0]] * 5 + [[0.6, 0.4]] * 5, np.float32)
+    assert confidence_threshold(rows, np.array([0, 0, 0, 1, 1] + [0] * 5), 1.0) == float("inf")
+    assert confidence_threshold(rows, np.array([0, 0, 0, 1, 1] + [0] * 5), 0.8) == pytest.approx(0.6)
 
 
 @given(seed=st.integers(0, 2**32 - 1), sure=st.integers(0, 3))

@@ -67,7 +67,7 @@ def test_no_rule_depends_on_the_order_of_devices(name: str, seed: int) -> None:
     assert np.allclose(one.labels, other.labels, atol=1e-3 if name == "geometric-median" else 1e-4)
     if one.reputation is not None:
         assert other.reputation is not None
-        assert np.allclose(one.reputation[order], other.reputation, atol=1e-4)
+        assert np.allclose(one.reputation[order], other.reputation, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", RULES)

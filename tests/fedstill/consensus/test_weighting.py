@@ -37,6 +37,12 @@ def test_a_device_that_claims_to_be_certain_of_everything_has_no_more_to_say_tha
     assert (totals <= totals[0] * 1.0001).all()
 
 
+def test_a_device_that_is_certain_of_nothing_bounds_nobody() -> None:
+    certainty = np.array([[0.0, 0.0], [1.0, 0.5], [0.5, 0.5]])
+    weights = bounded(votes(np.full((3, 2, 2), 0.5)), certainty)
+    assert np.allclose(weights, np.array([[0, 0], [1.25 / 1.5, 0.625 / 1.5], [0.5, 0.5]]))
+
+
 def test_the_bound_counts_only_what_is_present() -> None:
     present = np.array([[True, False, False, False], [True, True, True, True], [True, True, True, True]])
     claims = np.ones((3, 4), np.float32)
