@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from client import probe
 from client.commands import register
 from client.enrol import make_key
 from client.home import Home
@@ -61,6 +63,14 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
         assert word in said
     home.key.unlink()
     assert "the device's key is gone" in fedstill("doctor", "--home", str(home.folder)).output
+
+
+def test_the_doctor_tells_an_emulated_machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "emulated" not in fedstill("doctor", "--home", str(home.folder)).output
+    machine = replace(probe.look(), emulated=True)
+    monkeypatch.setattr(probe, "look", lambda: machine)
+    said = " ".join(fedstill("doctor", "--home", str(home.folder)).output.split())
+    assert "emulated: times measured here are no board's" in said
 
 
 def test_the_doctor_tells_what_the_data_need_and_is_not_installed(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from client import probe
 from client.commands import register
 from client.evaluate.labelled import labelled
 from client.evaluate.model import Bench
@@ -72,6 +74,17 @@ def test_json_has_every_figure_and_says_why_one_is_missing(
     assert {"noise", "brightness", "blur", "shift"} <= set(own["knowledge"]["disturbed"])
     assert all(levels["0"] == pytest.approx(5 / 6) for levels in own["knowledge"]["disturbed"].values())
     assert (own["power"] is None) == (content["power_missing"] is not None)
+    assert content["machine"]["emulated"] is False
+
+
+def test_an_emulated_machine_is_shown_as_one(
+    releases: tuple[Path, Path], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(probe.look(), emulated=True)
+    monkeypatch.setattr(probe, "look", lambda: machine)
+    shown = run(releases[0], "--home", home.folder)
+    assert shown.exit_code == 0, shown.output
+    assert f"{machine.cores} emulated cores" in " ".join(shown.output.split())
 
 
 def test_what_runs_on_the_device_is_evaluated_without_a_name_and_shown_as_a_table(
