@@ -27,7 +27,7 @@ from tests.deploy.hostile import LATE
 from tests.deploy.nginx import proxied
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
-SMALL_DISK = "8m"
+SMALL_DISK, SERVERS_DISK = "8m", "32m"
 IMPATIENT = f"exchange.timeout={LATE - 15}"
 """For runs in which a device does not answer: how long the others wait for it."""
 CERTIFICATES = {"server.toml", "ca.key", "ca.crt", "server.key", "server.crt"}
@@ -36,10 +36,10 @@ ATTENTIVE = (ALL, "exchange.timeout=320")
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
+def small_disk(folder: Path, size: str = SMALL_DISK) -> Iterator[None]:
     """Put a file system of a few megabytes at a folder."""
     folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0700", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a file system needs root")
     try:
@@ -219,6 +219,28 @@ def test_a_server_with_a_full_disk_says_so_and_resumes_to_the_same_result(
         filler.unlink()
         deployment.resume(out)
         assert rows(out) == undisturbed.rows
+
+
+def test_a_server_without_room_for_its_database_goes_on_when_there_is_some_again(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    out, own = tmp_path / "run", Deployment(tmp_path)
+    with small_disk(own.server, SERVERS_DISK):
+        try:
+            own.up()
+            own.begin(out, ALL)
+            after_round(out, 1)
+            filler = fill(own.server)
+            eventually(
+                lambda: any("500 Internal Server Error" in own.log(number, "supernode") for number in range(3)),
+                "a SuperLink without room",
+            )
+            filler.unlink()
+            if own.ended(out):  # else it wrote nothing while there was no room
+                own.resume(out)
+        finally:
+            own.down()
+    assert rows(out) == undisturbed.rows
 
 
 def test_garbage_repeated_late_and_missing_answers_cost_nobody_else_a_round(

@@ -135,7 +135,8 @@ def test_late_answers_change_what_their_round_decided_and_judge_nobody_twice(sma
     assert (cache.labels[first.ids] != before.labels[first.ids]).any()
     assert (cache.labels[second.ids] == before.labels[second.ids]).all()
     assert server.knowledge.reputation.keys() == {0, 1, 2, 3}
-    assert all((server.knowledge.reputation[device] == values).all() for device, values in known.items())
+    after = server.knowledge.reputation
+    assert all(np.array_equal(after[device], values, equal_nan=True) for device, values in known.items())
     assert [(row["answers"], row["covered"]) for row in rows] == [(3, 1.0), (1, 0.0)]
     assert rows[1]["entropy_before"] is None
 
