@@ -14,8 +14,8 @@ from tests.deploy.deployment import PATIENCE, SCENARIO, Deployment, command, eve
 from tests.resident import resident
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1800)]
-BOARD_MB = 420
-"""What a 512 MB board has left beside its system."""
+BOARD_MB = 450
+"""Some 420 are left on a 512 MB board beside its system; 408 to 426 were measured, and the rest is for swap."""
 SCENARIO_OF_ALL = (
     SCENARIO.replace("two-classes", "all-learners")
     .replace("rounds = 3", "rounds = 2")
