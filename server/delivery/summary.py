@@ -55,7 +55,7 @@ class Found(Settings):
     """Median over devices of each one's 99th percentile."""
     peak_rss_bytes: float | None = Field(default=None, gt=0)
     """Median over devices."""
-    temperature_celsius: float | None = Field(default=None)
+    temperature_celsius: float | None = None
     """The hottest device's."""
     power_watts: float | None = Field(default=None, ge=0)
     """Median over devices."""
