@@ -4,9 +4,9 @@
 
 A real server and one real device, as processes of this machine. First an app whose ClientApp answers with nothing gets
 messages; then a run of as many rounds of the tests' smallest scenario goes by (60 soft labels a round, some 25 steps on
-private samples). What is measured is the life of each `flwr-clientapp` process, from its start to its end, seen from
-outside every few milliseconds: imports, the message, the agent's work. The first round of each, in which nothing is
-warm, is left out.
+private samples). What is measured is the life of each ClientApp's process, from its start to its end, seen from
+outside every few milliseconds: the message, the agent's work. The first round of each, in which nothing is warm, is
+left out.
 """
 
 import argparse
@@ -86,8 +86,11 @@ class Lives:
                     if process not in known:
                         if time.time() - process.create_time() < FORKED:
                             continue
-                        forked = known.get(psutil.Process(process.ppid()), False)  # what a ClientApp starts itself
-                        known[process] = not forked and "flwr-clientapp" in " ".join(process.cmdline())
+                        parent = psutil.Process(process.ppid())
+                        # A fork of the process that the supervisor started; no fork of a fork.
+                        known[process] = (
+                            "client.apps" in " ".join(parent.cmdline()) and parent.ppid() == self._supervisor.pid
+                        )
                     if known[process] and process.status() != psutil.STATUS_ZOMBIE:  # its parent reaps once a second
                         self._seen[process] = time.time()
 

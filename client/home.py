@@ -7,6 +7,7 @@ root.json        the root that signs what this device fetches
 parcels/         proxy sets and backbones that were fetched
 limits.toml      when it may train (`client.limits`)
 state/           of the agent: a folder per run
+superexec.secret  what the SuperNode knows by that it gives work to its own apps alone
 run/agent/       agent.sock, where the agent listens, and what it tells `client status`
 run/*.pid        processes
 logs/            what they said
@@ -15,7 +16,6 @@ flwr/            Flower's own; without separate users, apps that the server sent
 With separate users (`client.install.layout` says what is whose) also:
 
 users.toml         who they are
-superexec.secret   what the SuperNode knows by that it gives work to its own apps alone
 apps/              apps that the server sent
 data/, release/    room for the device's data, and for its updates
 """
@@ -141,7 +141,7 @@ class Home:
 
     @property
     def secret(self) -> Path:
-        """What SuperNode and superexec know each other by, where they are different users."""
+        """What SuperNode and superexec know each other by."""
         return self.folder / "superexec.secret"
 
     @property

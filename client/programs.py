@@ -1,7 +1,10 @@
-"""A device's processes: the agent, and Flower's SuperNode, which has a ClientApp started for every message."""
+"""A device's processes: the agent, Flower's SuperNode, and the SuperExec, which starts a ClientApp for a message."""
+
+import secrets
 
 from client.home import Home
 from client.install.layout import Users
+from fedstill.files import write_atomic
 from fedstill.processes import Program, module, script
 
 SUPERNODE_PAUSE = 10.0
@@ -14,7 +17,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
 
     Args:
         home: the device's folder.
-        users: who runs what; None: this user runs everything, and the SuperNode starts the ClientApps itself.
+        users: who runs what; None: this user runs everything.
         nice: niceness of the agent, which does the work.
 
     Raises:
@@ -22,6 +25,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     """
     config = home.config()
     script("flower-supernode")  # is Flower there at all?
+    secret = ("--superexec-auth-secret-file", str(home.secret))
     supernode = [
         *module("client.supernode"),
         *("--superlink", config.superlink),
@@ -30,24 +34,32 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
         *("--node-config", f'agent="{home.socket}"'),
         *("--host", "127.0.0.1"),
         *("--port", str(config.supernode_port)),
+        *("--isolation", "process"),
+        *secret,
     ]
+    apps = module(
+        "client.apps",
+        *("--insecure", "--runtime-api-address", f"127.0.0.1:{config.supernode_port}"),  # never leaves the machine
+        *secret,
+    )
     agent = module("client.agent", str(home.folder))
     one = {"OMP_NUM_THREADS": "1"}  # thread, like a simulated device's process: threads change sums
-    flower = {"FLWR_HOME": str(home.flwr)}
+    flower = {**one, "FLWR_HOME": str(home.flwr)}
     if users is None:
         return [
             Program("agent", agent, env=one, nice=nice),
-            Program("supernode", supernode, pause=SUPERNODE_PAUSE, env=flower),
+            Program("supernode", supernode, SUPERNODE_PAUSE, flower),
+            Program("apps", apps, env=flower),
         ]
-    secret = ("--superexec-auth-secret-file", str(home.secret))
-    supernode += ["--isolation", "process", *secret]
-    superexec = [
-        script("flower-superexec"),
-        *("--insecure", "--runtime-api-address", f"127.0.0.1:{config.supernode_port}"),  # never leaves the machine
-        *secret,
-    ]
+    own = {**one, "FLWR_HOME": str(home.apps), "HOME": str(home.apps)}
     return [
         Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
         Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
-        Program("apps", superexec, env={"FLWR_HOME": str(home.apps), "HOME": str(home.apps)}, user=users.app),
+        Program("apps", apps, env=own, user=users.app),
     ]
+
+
+def make_secret(home: Home) -> None:
+    """Write what SuperNode and SuperExec know each other by, if it isn't there."""
+    if not home.secret.exists():
+        write_atomic(home.secret, secrets.token_hex(32).encode())

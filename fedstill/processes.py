@@ -186,7 +186,10 @@ class Supervisor:
             )
         self._running[program.name] = started
         log.info("%s started, process %d", program.name, started.pid)
-        write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
+        try:
+            write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
+        except OSError as error:  # a full disk: what runs is worth more than its process id
+            log.warning("%s runs, but its process id can't be written: %s", program.name, error)
 
     def _end(self) -> None:
         for program in reversed(self._programs):

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import secrets
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ from client.home import DeviceConfig, Home
 from client.install.access import check_code, check_data
 from client.install.layout import Users, arrange, check
 from client.install.unit import NAME
+from client.programs import make_secret
 from fedstill.config import parse
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
@@ -89,8 +89,7 @@ def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None
     if found.folder != home.folder:
         _take_over(found, home, users)
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
-    if not home.secret.exists():
-        write_atomic(home.secret, secrets.token_hex(32).encode())
+    make_secret(home)
     write_atomic(home.users, tomli_w.dumps(users.model_dump()).encode())
     arrange(home, users)
     check(home, users)

@@ -16,21 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-import psutil
-
+from simulations.memory import tree_pss
 from tests.deploy.deployment import Deployment
 
 GROWTH = 1.2
 SOON = 5.0
-
-
-def held(root: psutil.Process) -> int:
-    """Return the bytes that a process and all that it started hold, shared pages by their share (PSS)."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
-    return total
 
 
 def on_disk(folder: Path) -> int:
@@ -66,11 +56,11 @@ def soak(deployment: Deployment, devices: int, seconds: float, every: float) -> 
         peak = 0
         while not deployment.over(out):
             time.sleep(SOON)
-            peak = max(peak, held(psutil.Process()))
+            peak = max(peak, tree_pss())
             if time.monotonic() > kill_at:
                 kill_at += every
                 home = deployment.device(random.randrange(devices))
-                program = random.choice(["agent", "supernode"])
+                program = random.choice(["agent", "supernode", "apps"])
                 try:
                     deployment.kill(home, program)
                 except (OSError, ValueError) as error:  # it is between its end and its next start

@@ -27,7 +27,7 @@ SLOW = 10 * PATIENCE
 """Seconds for anything on an emulated board."""
 IMAGES = 100
 IMAGE = "fedstill/client:arm64"
-HEAD = "device_classes.pi4.learner=head"
+HEADS = [part for name in ("pi4", "pi5") for part in ("--set", f"device_classes.{name}.learner=head")]
 ONE_ROUND = (
     SCENARIO.replace("two-classes", "one-round")
     .replace("rounds = 3", "rounds = 1")
@@ -172,7 +172,7 @@ def test_every_class_of_students_answers_as_on_this_machine(
 
 @pytest.fixture
 def lab(rootfs: Path) -> Iterator[Engine]:
-    """A lab whose one device has an image for arm64."""
+    """A lab whose devices have an image for arm64."""
     try:
         engine = Engine(connect(), "arm")
     except ConfigError as error:
@@ -183,18 +183,21 @@ def lab(rootfs: Path) -> Iterator[Engine]:
     assert done.returncode == 0, done.stderr
     engine.remove()  # of a test that was killed
     try:
-        fedstill("lab", "up", "pi4=1", "--name", "arm", "--device-image", IMAGE, "--set", HEAD)
+        fedstill("lab", "up", "pi4=1", "pi5=1", "--name", "arm", "--device-image", IMAGE, *HEADS)
         yield engine
     finally:
         fedstill("lab", "down", "--name", "arm")
         engine.client.close()
 
 
-def test_a_lab_runs_an_image_for_arm64_as_the_core_of_its_class(lab: Engine) -> None:
-    server, device = (next(own for own in lab.containers() if own.name.endswith(part)) for part in ("server", "pi4-0"))
-    assert lab.run(device, "python", "-c", "import platform; print(platform.machine())").strip() == b"aarch64"
-    assert b"0xd08" in lab.run(device, "cat", "/proc/cpuinfo")
+def test_a_lab_runs_an_image_for_arm64_as_the_cores_of_its_classes(lab: Engine) -> None:
+    found = {own.name: own for own in lab.containers()}
+    server = next(own for name, own in found.items() if name.endswith("server"))
+    for part, core in (("pi4-0", b"0xd08"), ("pi5-0", b"0xd0b")):
+        device = next(own for name, own in found.items() if name.endswith(part))
+        assert lab.run(device, "python", "-c", "import platform; print(platform.machine())").strip() == b"aarch64"
+        assert core in lab.run(device, "cat", "/proc/cpuinfo")
     quick = ("rounds=1", "devices=4", "teacher.update.epochs=1", "students.distil.epochs=1", "central.fit.epochs=1")
-    settings = [part for change in (HEAD, *quick) for part in ("--set", change)]
+    settings = [*HEADS, *(part for change in quick for part in ("--set", change))]
     told = lab.run(server, "fedstill", "server", "run", "digits", "--out", "/var/lib/fedstill/server/runs/a", *settings)
-    assert b"round 1: 1 answers" in told
+    assert b"round 1: 2 answers" in told

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.deploy.conftest import Undisturbed
@@ -171,9 +172,11 @@ def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
     after_round(out, 1)
 
     def killed() -> bool:
-        """Kill the app at a random moment of its life; some of them have ended by then."""
-        time.sleep(random.uniform(0, 3))
-        return bool(deployment.kill_children(deployment.device(0), "supernode", "flwr-clientapp"))
+        """Kill the app at a random moment of its life, a second at most; some of them have ended by then."""
+        parent = psutil.Process(int((deployment.device(0) / "run" / "apps.pid").read_text()))
+        if parent.children():
+            time.sleep(random.uniform(0, 0.5))
+        return bool(deployment.kill_children(deployment.device(0), "apps", "client.apps"))
 
     eventually(lambda: killed() or deployment.over(out), "an app")
     assert not deployment.over(out), "the run ended before an app was hit"

@@ -205,6 +205,7 @@ def test_an_ordinary_run_works_and_a_hostile_app_gets_nowhere(installed: Install
     processes = {name: installed.process(name) for name in ("agent", "supernode", "apps")}
     owners = {name: psutil.Process(number).username() for name, number in processes.items()}
     assert owners == {"agent": USERS.agent, "supernode": USERS.node, "apps": USERS.app}
+    assert psutil.Process(processes["apps"]).num_threads() == 1  # a fork has no thread but the one that forks
 
     agent = pwd.getpwnam(USERS.agent)
     for name in ("private.key", "predict.sock"):

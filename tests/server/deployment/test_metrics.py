@@ -1,5 +1,8 @@
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,3 +112,18 @@ def test_metrics_run_beside_the_others_only_where_they_have_a_port(home: ServerH
     changed = ServerConfig(host="localhost", metrics_port=9100)
     (home / "server.toml").write_text(tomli_w.dumps(changed.model_dump()))
     assert [program.name for program in programs(home)][-1] == "metrics"
+
+
+def test_logs_are_json_objects_where_the_server_is_told_so(home: ServerHome) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    config = ServerConfig(host="localhost", metrics_port=port, json_logs=True)
+    (home / "server.toml").write_text(tomli_w.dumps(config.model_dump()))
+    command = [sys.executable, "-P", "-m", "server.deployment.metrics", str(home.folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        assert service.stderr is not None
+        line = service.stderr.readline()
+        service.terminate()
+    said = json.loads(line)
+    assert (said["level"], said["message"]) == ("info", f"metrics on 127.0.0.1:{port}")
