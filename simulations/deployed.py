@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fedstill.errors import ConfigError, PausedError
 from fedstill.files import write_atomic, write_json
+from fedstill.flower.streaming import StreamingGrid
 from fedstill.models import ARCHITECTURES
 from fedstill.plan import ClassPlan, DevicePlan, TaskPlan
 from fedstill.release.verify import digest
@@ -167,7 +168,7 @@ def run(grid: Grid, context: Context) -> None:
                 write_atomic(out / PAUSED, b"")
                 raise PausedError(f"paused after round {finished}, as the server drains")
 
-        federation = federate(grid, setup, shelf, plan, progress, ATTEMPTS, record.owners, pause)
+        federation = federate(StreamingGrid(grid), setup, shelf, plan, progress, ATTEMPTS, record.owners, pause)
         released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),

@@ -1,7 +1,7 @@
 """Progress of a run on the terminal: bars with rate and time left, or plain lines where there is no terminal.
 
-The devices of a round are parts of its step. Hosts in this process tell of each with `part_done`; hosts elsewhere
-don't, and nothing is shown of parts then (`simulations.parts`).
+The devices of a round are parts of its step. Hosts in this process tell of each with `part_done` (`simulations.parts`);
+those of hosts elsewhere are heard of when their host answers.
 """
 
 import time
@@ -128,6 +128,14 @@ class RunProgress:
 
     def part(self) -> None:
         """Show that one more part of the step in progress is done."""
+        self._show_parts(1 if self._parts is None else self._parts.done + 1)
+
+    def heard(self, count: int) -> None:
+        """Show that so many parts of the step in progress are done, if that is news."""
+        if count > (0 if self._parts is None else self._parts.done):
+            self._show_parts(count)
+
+    def _show_parts(self, done: int) -> None:
         if not self._each:
             return
         if self._parts is None:
@@ -137,11 +145,11 @@ class RunProgress:
                 name = f"  devices of {self._steps.done + 1}"
                 self._part_bar = self._bars.add_task(name, total=self._each, note="", rate="")
         parts = self._parts
-        parts.done += 1
+        parts.done = done
         if self._part_bar is not None:
-            self._bars.update(self._part_bar, completed=parts.done, rate=parts.rate_text())
+            self._bars.update(self._part_bar, completed=done, rate=parts.rate_text())
         elif self._silent_for(EVERY):
-            where = f"{self._stage}: in {self._steps.done + 1}, devices {parts.done}/{parts.total}"
+            where = f"{self._stage}: in {self._steps.done + 1}, devices {done}/{parts.total}"
             self._say(f"{where}  {parts.rate_text()}, {parts.left():.0f} s left")
 
     def _end_parts(self) -> None:

@@ -115,6 +115,9 @@ class RoundStrategy(Strategy, Generic[A]):
         policy: quorum and waiting.
         first_round: the first round to run, more than 1 on resume.
         sends_weights: whether the packets are weights, and travel in the record that is theirs alone.
+
+    Attributes:
+        heard: told after each host's answer how many devices of the round have answered, whatever they said.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self.first_round = first_round
         self._record = WEIGHTS if sends_weights else PACKETS
         self.traffic = Traffic()
+        self.heard: Callable[[int], object] = lambda _: None
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
         self._asked: list[int] | None = None
@@ -201,6 +205,7 @@ class RoundStrategy(Strategy, Generic[A]):
                 log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
                 continue
             self._take(server_round, reply, votes, metrics, refused)
+            self.heard(len(votes) + len(refused))
         awaited = self.device_classes if self._asked is None else self._asked
         missing = [device for device in awaited if device not in votes and device not in refused]
         refused.update(dict.fromkeys(missing, "no answer"))

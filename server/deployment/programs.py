@@ -16,8 +16,9 @@ def programs(home: ServerHome) -> list[Program]:
     config = home.config()
     quiet = {"FLWR_HOME": str(home / "flwr")}
     secret = ["--superexec-auth-secret-file", str(home / "superexec.secret")]
+    script("flower-superlink")  # is Flower there at all?
     superlink = [
-        script("flower-superlink"),
+        *module("server.deployment.superlink"),
         *("--ssl-ca-certfile", str(home / "ca.crt")),
         *("--ssl-certfile", str(home / "server.crt")),
         *("--ssl-keyfile", str(home / "server.key")),

@@ -115,7 +115,7 @@ def rounds(grid: Grid, half: ServerHalf[A], setup: Setup, shelf: Shelf, progress
     strategy: RoundStrategy[A] = RoundStrategy(
         half, loop.conclude, policy, finished + 1, sends_weights=scenario.method.sends_weights
     )
-    strategy.traffic = loop.outcome.traffic
+    strategy.traffic, strategy.heard = loop.outcome.traffic, progress.heard
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
     return loop.outcome
 

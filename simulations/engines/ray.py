@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from fedstill.errors import ConfigError
+from fedstill.flower.streaming import StreamingGrid
 
 ANSWER_SECONDS = 30.0  # in which a cluster has to answer: Ray itself would try for minutes
 INHERITED = (
@@ -114,7 +115,7 @@ def run_ray(
     @configured_server.main()
     def main(grid: Grid, context: Context) -> None:
         own = Context(context.run_id, context.node_id, context.node_config, context.state, config)
-        server_app(grid, own)
+        server_app(StreamingGrid(grid), own)
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -122,7 +122,30 @@ def test_selective_fd_averages_who_is_at_home_and_drops_what_stays_ambiguous(
     assert np.allclose(found.cache.labels[found.ids[published]], mean[published], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["dsfl", "cfd", "scarlet", "selective-fd"])
+def test_fedmd_publishes_the_plain_mean_of_devices_that_first_learned_from_a_teacher(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    found = run("fedmd", small_options, tmp_path / "run")
+    assert found.present.all()
+    assert np.allclose(found.cache.labels[found.ids], found.votes.mean(axis=0), atol=1e-5)
+    assert found.before.changed.all()  # the teacher's about the whole proxy set
+
+
+def test_edgefd_averages_who_is_at_home_and_publishes_nothing_where_nobody_is(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    settings = ["partition.alpha=0.3", "device.abstain_below=0.5"]  # so that four devices leave samples to nobody
+    found = run("edgefd", small_options, tmp_path / "run", *settings)
+    voted = found.present.any(axis=0)
+    assert 0 < found.present.mean() < 1
+    assert not voted.all()
+    published = np.isin(found.ids, np.flatnonzero(found.cache.changed == found.cache.version))
+    assert np.array_equal(published, voted)
+    mean = np.einsum("ds,dsc->sc", found.present / np.maximum(found.present.sum(axis=0), 1), found.votes)
+    assert np.allclose(found.cache.labels[found.ids[voted]], mean[voted], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dsfl", "cfd", "scarlet", "selective-fd", "edgefd"])
 def test_none_of_them_has_a_teacher_or_tells_its_classes(method: str) -> None:
     found = load_method("mnist", method)
     assert found.teacher is None

@@ -47,7 +47,20 @@ def test_the_devices_of_a_long_round_are_shown_with_rate_and_time_left(
     assert "left" in shown
 
 
-def test_devices_of_hosts_elsewhere_and_of_no_run_show_nothing() -> None:
+def test_devices_of_hosts_elsewhere_are_shown_when_they_are_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.progress.EVERY", 0.0)
+    output = io.StringIO()
+    with RunProgress(Console(file=output, force_terminal=False, width=160)) as progress:
+        progress.stage("rounds", 3, parts=40)
+        progress.heard(20)
+        progress.heard(20)
+        progress.heard(25)
+        part_done()
+    shown = output.getvalue()
+    assert [shown.count(f"devices {done}/40") for done in (20, 25, 26)] == [1, 1, 1]
+
+
+def test_devices_of_no_round_show_nothing() -> None:
     part_done()
     output = io.StringIO()
     with RunProgress(Console(file=output, force_terminal=False, width=160)) as progress:
