@@ -7,15 +7,16 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-SHORTEST, LONGEST, GROWTH = 0.1, 3.0, 1.5
-"""Seconds between two looks for replies: after a reply, at most, and by how much they grow while there is none."""
+SHORTEST, LONGEST = 0.1, 3.0
+"""Seconds between two looks for replies."""
+SHARE = 10.0
+"""Times as long as a look took: a server that is busy with its devices is not kept from them."""
 
 
 class StreamingGrid(Grid):
     """Another grid, asked for what is there again and again.
 
-    Flower's own grids hold all of a round's replies in memory before they give out the first, and look every three
-    seconds.
+    Flower's own grids give out the first reply of a round when the last has come.
 
     Args:
         grid: Flower's.
@@ -55,13 +56,13 @@ class StreamingGrid(Grid):
         """Yield the replies until all have come, or for so many seconds."""
         awaited = set(self.push_messages(messages))
         end = None if timeout is None else time.monotonic() + timeout
-        pause = SHORTEST
         while awaited:
-            for reply in self.pull_messages(list(awaited)):
+            began = time.monotonic()
+            found = list(self.pull_messages(list(awaited)))
+            pause = min(LONGEST, max(SHORTEST, SHARE * (time.monotonic() - began)))
+            for reply in found:
                 awaited.discard(reply.metadata.reply_to_message_id)
-                pause = SHORTEST
                 yield reply
             if not awaited or (end is not None and time.monotonic() > end):
                 return
             time.sleep(pause)
-            pause = min(LONGEST, GROWTH * pause)
