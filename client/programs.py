@@ -1,10 +1,10 @@
 """A device's processes: the agent, Flower's SuperNode, and the SuperExec, which starts a ClientApp for a message."""
 
-import secrets
+import os
+import pwd
 
 from client.home import Home
 from client.install.layout import Users
-from fedstill.files import write_atomic
 from fedstill.processes import Program, module, script
 
 SUPERNODE_PAUSE = 10.0
@@ -39,6 +39,7 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     ]
     apps = module(
         "client.apps",
+        str(os.getuid() if users is None else pwd.getpwnam(users.node).pw_uid),
         *("--insecure", "--runtime-api-address", f"127.0.0.1:{config.supernode_port}"),  # never leaves the machine
         *secret,
     )
@@ -57,9 +58,3 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
         Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
         Program("apps", apps, env=own, user=users.app),
     ]
-
-
-def make_secret(home: Home) -> None:
-    """Write what SuperNode and SuperExec know each other by, if it isn't there."""
-    if not home.secret.exists():
-        write_atomic(home.secret, secrets.token_hex(32).encode())

@@ -1,6 +1,6 @@
 """The host of a deployed device: hands a message's requests to the agent on this machine. Imports no torch.
 
-Flower starts a new process for every message, and what runs in it is code that the server sent. So this module holds
+Every message gets a process of its own, and what runs in it is code that the server sent. So this module holds
 nothing: data, student and state are the agent's, behind a socket that offers a round's calls.
 """
 

@@ -49,7 +49,7 @@ def healthy(what: str) -> bool:
     """
     if what == "device":
         run = Path(os.environ["FEDSTILL_HOME"]) / "run"
-        return all(lives(run / f"{name}.pid") for name in ("agent", "supernode"))
+        return all(lives(run / f"{name}.pid") for name in ("agent", "supernode", "apps"))
     if what == "metrics":
         return listens(METRICS_PORT)
     home = Path(os.environ["FEDSTILL_SERVER"])

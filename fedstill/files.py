@@ -17,7 +17,7 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = True, mode: int = 0o666) -> None:
     """Write `content` to `path`, which holds the old or the new content at any moment, never a part of it.
 
     Args:
@@ -25,12 +25,13 @@ def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = Tru
         content: what.
         durable: whether it is on the disk when this returns; else that holds for any end of the process, but after a
             power failure the file may be damaged.
+        mode: its permissions, less what the process's umask takes.
     """
     if not os.path.isdir(path.parent):  # asking costs less than a folder that is there already
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content)
             file.flush()
             if durable:

@@ -133,7 +133,7 @@ class RunProgress:
     def heard(self, count: int) -> None:
         """Show that so many parts of the step in progress are done, if that is news."""
         if count > (0 if self._parts is None else self._parts.done):
-            self._show_parts(count)
+            self._show_parts(min(count, self._each))
 
     def _show_parts(self, done: int) -> None:
         if not self._each:

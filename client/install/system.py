@@ -8,11 +8,11 @@ from pathlib import Path
 
 import tomli_w
 
+from client.enrol import make_secret
 from client.home import DeviceConfig, Home
 from client.install.access import check_code, check_data
 from client.install.layout import Users, arrange, check
 from client.install.unit import NAME
-from client.programs import make_secret
 from fedstill.config import parse
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
@@ -87,6 +87,7 @@ def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None
     check_code(users)
     check_data(config, users, home)
     if found.folder != home.folder:
+        home.folder.chmod(0o700)  # nobody sees what is not whose it should be yet
         _take_over(found, home, users)
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
     make_secret(home)

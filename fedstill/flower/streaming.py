@@ -58,11 +58,12 @@ class StreamingGrid(Grid):
         end = None if timeout is None else time.monotonic() + timeout
         while awaited:
             began = time.monotonic()
+            late = end is not None and began > end
             found = list(self.pull_messages(list(awaited)))
             pause = min(LONGEST, max(SHORTEST, SHARE * (time.monotonic() - began)))
             for reply in found:
                 awaited.discard(reply.metadata.reply_to_message_id)
                 yield reply
-            if not awaited or (end is not None and time.monotonic() > end):
+            if not awaited or late:
                 return
             time.sleep(pause)

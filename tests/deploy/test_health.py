@@ -24,13 +24,15 @@ def test_metrics_are_well_while_they_take_connections(monkeypatch: pytest.Monkey
         assert main() == 0
 
 
-def test_a_device_is_well_while_both_of_its_processes_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_well_while_all_of_its_processes_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSTILL_HOME", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["health", "device"])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "agent.pid").write_text(f"{os.getpid()}\n")
     assert main() == 1
     (tmp_path / "run" / "supernode.pid").write_text(f"{os.getpid()}\n")
+    assert main() == 1
+    (tmp_path / "run" / "apps.pid").write_text(f"{os.getpid()}\n")
     assert main() == 0
     (tmp_path / "run" / "agent.pid").write_text("4194304999\n")
     assert main() == 1

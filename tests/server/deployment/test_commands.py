@@ -161,6 +161,7 @@ def test_a_server_that_is_not_up_is_drained_at_once_and_begins_no_run_until_that
 
 def test_the_superlink_asks_for_keys_and_starts_no_server_app_itself(home: Path) -> None:
     superlink, superexec, *_ = programs(ServerHome(home))
+    assert "server.deployment.superlink" in superlink.command
     assert "--enable-supernode-auth" in superlink.command
     assert "--insecure" not in [*superlink.command, *superexec.command]
     assert superlink.command[superlink.command.index("--isolation") + 1] == "process"

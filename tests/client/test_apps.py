@@ -1,0 +1,78 @@
+import multiprocessing
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
+
+from client.apps import Forking, listeners
+from client.enrol import make_secret
+from client.home import Home
+
+OWN = os.getuid()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port where this process listens, and answers nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def asked(port: int, kind: TaskType = TaskType.CLIENT_APP, *, insecure: bool = True) -> ExecutionSpec:
+    return ExecutionSpec(kind, f"127.0.0.1:{port}", "token", insecure, None, False, os.getpid(), False, 1)
+
+
+def test_an_app_is_a_process_of_its_own_that_is_reaped_when_it_has_ended(port: int) -> None:
+    forking = Forking(OWN)
+    assert forking.launch(asked(port)).status == LaunchResultStatus.ACCEPTED
+    (app,) = multiprocessing.active_children()
+    assert app.pid is not None
+    assert app.pid != os.getpid()
+    app.kill()
+    deadline = time.monotonic() + 30
+    while Path("/proc", str(app.pid)).exists():
+        assert time.monotonic() < deadline
+        forking.reconcile()
+        time.sleep(0.05)
+
+
+def test_nothing_is_started_for_somebody_else_at_the_supernodes_port(port: int) -> None:
+    said = Forking(OWN + 1).launch(asked(port))
+    assert said.status == LaunchResultStatus.FAILED
+    assert f"listens user {{{OWN}}}, not {OWN + 1} alone" in str(said.message)
+    assert not multiprocessing.active_children()
+
+
+def test_nothing_is_started_while_nobody_is_at_the_supernodes_port(port: int) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        said = Forking(OWN).launch(asked(bound.getsockname()[1]))
+    assert said.status == LaunchResultStatus.FAILED
+    assert "listens user nobody" in str(said.message)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_listeners_are_found_at_every_address(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
+        assert listeners(listening.getsockname()[1]) == {OWN}
+
+
+def test_a_device_runs_no_servers_apps(port: int) -> None:
+    for spec in (asked(port, TaskType.SERVER_APP), asked(port, insecure=False)):
+        assert Forking(OWN).launch(spec).status == LaunchResultStatus.FAILED
+
+
+def test_the_secret_of_its_work_is_for_its_owners_eyes_and_stays_what_it_is(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    make_secret(home)
+    before = home.secret.read_bytes()
+    make_secret(home)
+    assert home.secret.read_bytes() == before
+    assert stat.S_IMODE(home.secret.stat().st_mode) == 0o600
