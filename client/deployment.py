@@ -63,7 +63,6 @@ def enroll(
 
 def start(home: Folder = None) -> None:
     """Run the agent and Flower's SuperNode until Ctrl-C; what ends is started again."""
-    from client.enrol import make_secret
     from client.install.layout import read_users
     from client.limits import read_limits
     from client.probe import check_machine
@@ -79,7 +78,7 @@ def start(home: Folder = None) -> None:
     with sole(own.run / "client.lock", f"the device in {own.folder}"):
         _say(f"device in {own.folder}; logs in {own.logs}; Ctrl-C ends it")
         _say(NOT_ISOLATED if users is None else ISOLATED.format(**users.model_dump()))
-        make_secret(own)  # one that was enrolled before there was any
+        own.make_secret()  # one that was enrolled before there was any
         stop = stopped_by_signals()
         wait_for_clock(own, stop)
         threading.Thread(target=keep_time, args=(own, stop), daemon=True).start()

@@ -9,7 +9,6 @@ import http.client
 import json
 import logging
 import os
-import secrets
 import ssl
 import time
 from collections.abc import Callable
@@ -87,7 +86,7 @@ def enrol(
     own = {"data": _absolute(data), "proxy": _absolute(proxy), "supernode_port": port}
     config = parse(DeviceConfig, {**told, **own}, f"the reply of {invitation.address}")
     write_atomic(home.authority, authority)
-    make_secret(home)
+    home.make_secret()
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
     return config
 
@@ -198,9 +197,3 @@ def _exchange(
         raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error
     finally:
         connection.close()
-
-
-def make_secret(home: Home) -> None:
-    """Write what SuperNode and SuperExec know each other by, if it isn't there, for its owner's eyes alone."""
-    if not home.secret.exists():
-        write_atomic(home.secret, secrets.token_hex(32).encode(), mode=0o600)

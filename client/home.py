@@ -21,6 +21,7 @@ data/, release/    room for the device's data, and for its updates
 """
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from pydantic import Field
 from client.updates.home import default_home
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
+from fedstill.files import write_atomic
 
 SYSTEM_HOME = Path("/var/lib/fedstill")
 """The folder of a device that is installed."""
@@ -143,6 +145,11 @@ class Home:
     def secret(self) -> Path:
         """What SuperNode and superexec know each other by."""
         return self.folder / "superexec.secret"
+
+    def make_secret(self) -> None:
+        """Write what SuperNode and SuperExec know each other by, if it isn't there, for its owner's eyes alone."""
+        if not self.secret.exists():
+            write_atomic(self.secret, secrets.token_hex(32).encode(), mode=0o600)
 
     @property
     def socket(self) -> Path:

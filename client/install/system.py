@@ -8,7 +8,6 @@ from pathlib import Path
 
 import tomli_w
 
-from client.enrol import make_secret
 from client.home import DeviceConfig, Home
 from client.install.access import check_code, check_data
 from client.install.layout import Users, arrange, check
@@ -90,7 +89,7 @@ def prepare(found: Home, home: Home, config: DeviceConfig, users: Users) -> None
         home.folder.chmod(0o700)  # nobody sees what is not whose it should be yet
         _take_over(found, home, users)
     write_atomic(home.config_path, tomli_w.dumps(config.model_dump()).encode())
-    make_secret(home)
+    home.make_secret()
     write_atomic(home.users, tomli_w.dumps(users.model_dump()).encode())
     arrange(home, users)
     check(home, users)

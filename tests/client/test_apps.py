@@ -11,7 +11,6 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 
 from client.apps import Forking, listeners
-from client.enrol import make_secret
 from client.home import Home
 
 OWN = os.getuid()
@@ -71,8 +70,8 @@ def test_a_device_runs_no_servers_apps(port: int) -> None:
 
 def test_the_secret_of_its_work_is_for_its_owners_eyes_and_stays_what_it_is(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    make_secret(home)
+    home.make_secret()
     before = home.secret.read_bytes()
-    make_secret(home)
+    home.make_secret()
     assert home.secret.read_bytes() == before
     assert stat.S_IMODE(home.secret.stat().st_mode) == 0o600
