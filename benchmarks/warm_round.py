@@ -28,7 +28,6 @@ from simulations.run_folder import commit
 from tests.deploy.deployment import SCENARIO, Deployment, eventually, rows
 
 EVERY = 0.005
-FORKED = 0.05  # seconds until a process has surely become what it was started as
 OTHER = 'zero2w = { student = "tiny-separable-s" }\n'
 EMPTY = """
 from pathlib import Path
@@ -84,8 +83,6 @@ class Lives:
             with suppress(psutil.Error):
                 for process in self._supervisor.children(recursive=True):
                     if process not in known:
-                        if time.time() - process.create_time() < FORKED:
-                            continue
                         parent = psutil.Process(process.ppid())
                         # A fork of the process that the supervisor started; no fork of a fork.
                         known[process] = (

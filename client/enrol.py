@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import json
 import logging
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from client.home import DeviceConfig, Home
 from client.reach import refusal
 from fedstill.config import parse
 from fedstill.errors import ConfigError, ReleaseError
-from fedstill.files import write_atomic
+from fedstill.files import write_atomic, write_private
 from fedstill.invitation import Invitation
 from fedstill.release.trust import Trust
 
@@ -124,10 +123,7 @@ def make_key(path: Path) -> None:
     """Write a private key of the kind that Flower takes, for its owner's eyes alone."""
     key = ec.generate_private_key(ec.SECP384R1())
     content = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_private(path, content)
 
 
 def _public_key(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from pathlib import Path
 
 from client.home import Home
 from client.install.layout import Users
@@ -45,16 +46,15 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
     )
     agent = module("client.agent", str(home.folder))
     one = {"OMP_NUM_THREADS": "1"}  # thread, like a simulated device's process: threads change sums
-    flower = {**one, "FLWR_HOME": str(home.flwr)}
-    if users is None:
-        return [
-            Program("agent", agent, env=one, nice=nice),
-            Program("supernode", supernode, SUPERNODE_PAUSE, flower),
-            Program("apps", apps, env=flower),
-        ]
-    own = {**one, "FLWR_HOME": str(home.apps), "HOME": str(home.apps)}
+    agent_user, node_user, app_user = ("", "", "") if users is None else users.names()
+    bundles = home.flwr if users is None else home.apps
+
+    def living(folder: Path) -> dict[str, str]:
+        """A user of its own has no home but this."""
+        return one if users is None else {**one, "HOME": str(folder)}
+
     return [
-        Program("agent", agent, env={**one, "HOME": str(home.state)}, user=users.agent, nice=nice),
-        Program("supernode", supernode, SUPERNODE_PAUSE, {**flower, "HOME": str(home.flwr)}, user=users.node),
-        Program("apps", apps, env=own, user=users.app),
+        Program("agent", agent, env=living(home.state), user=agent_user, nice=nice),
+        Program("supernode", supernode, SUPERNODE_PAUSE, {**living(home.flwr), "FLWR_HOME": str(home.flwr)}, node_user),
+        Program("apps", apps, env={**living(bundles), "FLWR_HOME": str(bundles)}, user=app_user),
     ]

@@ -44,6 +44,14 @@ def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = Tru
         flush(path.parent)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone may read, and that is not there yet."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def drop_unfinished(folder: Path) -> None:
     """Remove what processes that were killed while they wrote left in a folder in which nobody writes now."""
     for name in os.listdir(folder):  # a glob takes ten times as long

@@ -1,7 +1,6 @@
 """The server's own certificate authority, and the certificate that it gives to the server."""
 
 import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedstill.errors import ConfigError
-from fedstill.files import write_atomic
+from fedstill.files import write_atomic, write_private
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
@@ -22,14 +21,6 @@ USAGE = dict.fromkeys(
     ("content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False
 )
 """What no key of ours is for."""
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read, and that is not there yet."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _name(text: str) -> x509.Name:

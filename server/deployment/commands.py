@@ -16,11 +16,11 @@ from rich.table import Table
 
 from fedstill.device_classes import BUDGETS
 from fedstill.errors import ConfigError
-from fedstill.files import write_atomic
+from fedstill.files import write_atomic, write_private
 from fedstill.invitation import Invitation
 from fedstill.processes import Supervisor, sole, stopped_by_signals
 from server.delivery.logs import begin_log
-from server.deployment.certificates import fingerprint, last_day, make_certificates, renew, write_private
+from server.deployment.certificates import fingerprint, last_day, make_certificates, renew
 from server.deployment.control import Control
 from server.deployment.home import ServerConfig, ServerHome, default_home
 from server.deployment.programs import become, programs

@@ -276,11 +276,15 @@ class Deployment:
     def kill(self, home: Path, program: str) -> None:
         os.kill(int((home / "run" / f"{program}.pid").read_text()), signal.SIGKILL)
 
+    def children(self, home: Path, program: str) -> list[psutil.Process]:
+        """Return the processes that a program started."""
+        parent = psutil.Process(int((home / "run" / f"{program}.pid").read_text()))
+        return [*parent.children(recursive=True)]
+
     def kill_children(self, home: Path, program: str, named: str) -> int:
         """Kill those of the processes that a program started whose command line holds a word; return their number."""
-        parent = psutil.Process(int((home / "run" / f"{program}.pid").read_text()))
         killed = 0
-        for found in parent.children(recursive=True):
+        for found in self.children(home, program):
             with suppress(psutil.NoSuchProcess):
                 if named in " ".join(found.cmdline()):
                     found.kill()

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.deploy.conftest import Undisturbed
@@ -173,8 +172,7 @@ def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
 
     def killed() -> bool:
         """Kill the app at a random moment of its life, a second at most; some of them have ended by then."""
-        parent = psutil.Process(int((deployment.device(0) / "run" / "apps.pid").read_text()))
-        if parent.children():
+        if deployment.children(deployment.device(0), "apps"):
             time.sleep(random.uniform(0, 0.5))
         return bool(deployment.kill_children(deployment.device(0), "apps", "client.apps"))
 
