@@ -10,15 +10,18 @@ nobody else, listens there.
 
 import gc
 import multiprocessing
+import shutil
 import signal
 import sys
 from pathlib import Path
 
+from flwr.common.constant import APP_DIR
 from flwr.supercore.cli import flower_superexec
 from flwr.supercore.constant import TaskType
 from flwr.supercore.exit import exit_handler
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+from flwr.supercore.utils import get_flwr_home
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
 import client.app  # what every message needs
@@ -49,6 +52,7 @@ class Forking:
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
+        self._running: list[multiprocessing.context.ForkProcess] = []
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start a ClientApp as a fork of this process; a SuperNode asks for nothing else."""
@@ -57,12 +61,25 @@ class Forking:
         port = int(spec.runtime_api_address.rpartition(":")[2])
         if (found := listeners(port)) != {self._owner}:
             return LaunchResult.failed(f"at port {port} listens user {found or 'nobody'}, not {self._owner} alone")
-        _FORK.Process(target=run, args=(spec,), daemon=True).start()  # it ends with this one
+        app = _FORK.Process(target=run, args=(spec,), daemon=True)  # it ends with this one
+        app.start()
+        self._running.append(app)
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
         """Reap apps that have ended; the SuperExec calls this once a second."""
-        multiprocessing.active_children()
+        ended = [app for app in self._running if not app.is_alive()]
+        self._running = [app for app in self._running if app not in ended]
+        if any(app.exitcode and app.exitcode < 0 for app in ended):  # killed
+            forget_installed()
+
+
+def forget_installed() -> None:
+    """Remove what apps consist of: what was half-written at a power cut, Flower would take for whole ever after.
+
+    It installs an app that is not there from the next message.
+    """
+    shutil.rmtree(get_flwr_home() / APP_DIR, ignore_errors=True)
 
 
 def run(spec: ExecutionSpec) -> None:
@@ -85,6 +102,7 @@ def main() -> None:
     # There is no option for either.
     setattr(SubprocessExecutor, "launch", lambda _, spec: forking.launch(spec))  # noqa: B010
     setattr(SubprocessExecutor, "reconcile", lambda _: forking.reconcile())  # noqa: B010
+    forget_installed()
     gc.freeze()  # a collection would write to what the forks share
     flower_superexec()
 

@@ -41,6 +41,24 @@ def test_an_app_is_a_process_of_its_own_that_is_reaped_when_it_has_ended(port: i
         time.sleep(0.05)
 
 
+def test_an_app_that_is_killed_leaves_nothing_half_installed(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    half = tmp_path / "apps" / "fedstill.fedstill.0.1.0.12345678"
+    half.mkdir(parents=True)
+    forking, before = Forking(OWN), set(multiprocessing.active_children())
+    forking.launch(asked(port))
+    (app,) = set(multiprocessing.active_children()) - before
+    forking.reconcile()
+    assert half.exists()  # it may be at work with it
+    app.kill()
+    app.join()
+    forking.reconcile()
+    assert not half.exists()
+    assert tmp_path.exists()
+
+
 def test_nothing_is_started_for_somebody_else_at_the_supernodes_port(port: int) -> None:
     before = set(multiprocessing.active_children())
     said = Forking(OWN + 1).launch(asked(port))

@@ -19,9 +19,16 @@ from tests.deploy.deployment import Deployment, fedstill, rows
 NO_SKIPS = "FEDSTILL_NO_SKIPS"
 
 
+LAST = 3000
+"""Characters of a log that are shown of a test that failed."""
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if report.failed and report.when == "call" and "deployment" in item.funcargs:
+        for path in sorted(item.funcargs["deployment"].folder.rglob("*.log")):
+            report.sections.append((str(path), path.read_text(errors="replace")[-LAST:]))
     if os.environ.get(NO_SKIPS) and report.skipped and not hasattr(report, "wasxfail"):
         *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (str(report.longrepr),)
         report.outcome = "failed"

@@ -161,6 +161,8 @@ def test_a_run_whose_superexec_is_killed_resumes_to_the_same_result(
     if deployment.ended(out):  # else it ended before it was killed
         deployment.resume(out)
     assert rows(out) == undisturbed.rows
+    devices = [deployment.device(number) for number in range(3)]
+    eventually(lambda: not any(deployment.children(home, "apps") for home in devices), "the end of all apps")
 
 
 def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
@@ -168,12 +170,11 @@ def test_a_killed_clientapp_is_replaced_and_leaves_no_trace(
 ) -> None:
     out = tmp_path / "run"
     deployment.begin(out, ALL, IMPATIENT)
-    after_round(out, 1)
 
     def killed() -> bool:
-        """Kill the app at a random moment of its life, a second at most; some of them have ended by then."""
+        """Kill the app at a random moment of its life, which takes half a second; some of them have ended by then."""
         if deployment.children(deployment.device(0), "apps"):
-            time.sleep(random.uniform(0, 0.5))
+            time.sleep(random.uniform(0, 0.3))
         return bool(deployment.kill_children(deployment.device(0), "apps", "client.apps"))
 
     eventually(lambda: killed() or deployment.over(out), "an app")
