@@ -63,6 +63,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory, small_options: list[str]
     return out
 
 
+def test_more_devices_than_there_are_samples_for_share_them_and_the_terminal_says_so_with_rate_and_time_left(
+    tmp_path: Path, small_options: list[str]
+) -> None:
+    few = ["--devices", "8", "--set", "data.private_samples=60", "--set", "rounds=1"]
+    said = simulate(tmp_path / "run", *small_options, *few).stdout
+    assert "60 private samples are few for 8 devices: drawn with replacement" in said
+    assert re.search(r"rounds: 1/1 +\d+ s, 0 s left", said)
+
+
 def test_the_run_folder_holds_everything_that_is_promised(reference: Path) -> None:
     names = {path.name for path in reference.iterdir()}
     assert {"summary.json", "rounds.jsonl", "config.toml", "students", "checkpoints", "report.html"} <= names
