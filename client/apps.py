@@ -53,6 +53,7 @@ class Forking:
     def __init__(self, owner: int) -> None:
         self._owner = owner
         self._running: list[multiprocessing.context.ForkProcess] = []
+        self._failed = False
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start a ClientApp as a fork of this process; a SuperNode asks for nothing else."""
@@ -61,23 +62,26 @@ class Forking:
         port = int(spec.runtime_api_address.rpartition(":")[2])
         if (found := listeners(port)) != {self._owner}:
             return LaunchResult.failed(f"at port {port} listens user {found or 'nobody'}, not {self._owner} alone")
+        self.reconcile()
         app = _FORK.Process(target=run, args=(spec,), daemon=True)  # it ends with this one
         app.start()
         self._running.append(app)
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
-        """Reap apps that have ended; the SuperExec calls this once a second."""
+        """Reap apps that have ended; the SuperExec calls this once a second, while its SuperNode is there."""
         ended = [app for app in self._running if not app.is_alive()]
         self._running = [app for app in self._running if app not in ended]
-        if any(app.exitcode and app.exitcode < 0 for app in ended):  # killed
+        self._failed |= any(app.exitcode for app in ended)
+        if self._failed and not self._running:
             forget_installed()
+            self._failed = False
 
 
 def forget_installed() -> None:
-    """Remove what apps consist of: what was half-written at a power cut, Flower would take for whole ever after.
+    """Remove what apps consist of; Flower installs an app that is not there from the next message.
 
-    It installs an app that is not there from the next message.
+    What it wrote half, as the power was cut, the app was killed or the disk was full, it would take for whole for ever.
     """
     shutil.rmtree(get_flwr_home() / APP_DIR, ignore_errors=True)
 

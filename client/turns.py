@@ -14,7 +14,8 @@ from typing import Any
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode, Status, SubStatus
-from flwr.supercore.object_store import ObjectStore
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.object_store import NoObjectInStoreError, ObjectStore
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
@@ -35,8 +36,7 @@ def fetch(*, state: InMemoryNodeState, object_store: ObjectStore, **how: Any) ->
     run = _fetch(state=state, object_store=object_store, **how)
     if run is None:
         for message in open_messages(state):
-            state.delete_messages(message_ids=[message.metadata.message_id])
-            object_store.delete(message.metadata.message_id)
+            drop(message, state, object_store)
             for task in state.get_tasks(run_ids=[message.metadata.run_id], statuses=UNFINISHED):
                 state.finish_task(task.task_id, SubStatus.STOPPED, "the message was taken back")
     return run
@@ -44,39 +44,63 @@ def fetch(*, state: InMemoryNodeState, object_store: ObjectStore, **how: Any) ->
 
 def send(*, state: InMemoryNodeState, object_store: ObjectStore, **how: Any) -> None:
     """Send answers as Flower does, until all messages have theirs."""
-    while True:
-        wait_for_an_answer(state, object_store)
+    while wait_for_an_answer(state, object_store):
         _send(state=state, object_store=object_store, **how)
-        if not open_messages(state):
-            return
 
 
-def wait_for_an_answer(state: InMemoryNodeState, object_store: ObjectStore) -> None:
-    """Return when there is an answer, if need be the one that no app is left to give."""
+def wait_for_an_answer(state: InMemoryNodeState, object_store: ObjectStore) -> bool:
+    """Wait until there are answers to send, if need be those that no app is left to give.
+
+    Returns:
+        Whether there are; no: no message waits for one.
+    """
     while True:
-        unanswered = open_messages(state)
-        runs = [message.metadata.run_id for message in unanswered]
-        working = state.get_tasks(run_ids=runs, statuses=UNFINISHED)  # first: an app's answer comes before its end
-        if any(not entry.is_retrieved and is_answer(entry.message) for entry in [*state.msg_store.values()]):
-            return
-        if working:
+        unanswered, answers = open_messages(state), unsent(state)
+        runs = list({message.metadata.run_id for message in (*unanswered, *answers)})
+        working = state.get_tasks(run_ids=runs, statuses=UNFINISHED)
+        torn = [answer for answer in unsent(state) if not is_whole(answer, object_store)]  # last: apps answer, then end
+        if working and (torn or not unsent(state)):
             time.sleep(PAUSE)
-            continue
-        for message in unanswered:
-            log.warning("the ClientApp ended without an answer")
-            state.record_message_processing_start(message.metadata.message_id)
-            loop._insert_message(Message(CRASHED, reply_to=message), state, object_store)
-            state.record_message_processing_end(message.metadata.message_id)
+        elif torn:
+            for answer in torn:
+                drop(answer, state, object_store)
+        elif unsent(state):
+            return True
+        elif not unanswered:
+            return False
+        else:
+            for message in unanswered:
+                log.warning("the ClientApp ended without an answer")
+                state.record_message_processing_start(message.metadata.message_id)
+                loop._insert_message(Message(CRASHED, reply_to=message), state, object_store)
+                state.record_message_processing_end(message.metadata.message_id)
 
 
 def open_messages(state: InMemoryNodeState) -> list[Message]:
     """Return the messages that wait for their answers."""
-    return [entry.message for entry in [*state.msg_store.values()] if not is_answer(entry.message)]
+    stored = [entry.message for entry in [*state.msg_store.values()]]
+    return [message for message in stored if not message.metadata.reply_to_message_id]
 
 
-def is_answer(message: Message) -> bool:
-    """Return whether a message answers another."""
-    return bool(message.metadata.reply_to_message_id)
+def unsent(state: InMemoryNodeState) -> list[Message]:
+    """Return the answers that apps have begun to hand over and nobody has begun to send."""
+    stored = [entry.message for entry in [*state.msg_store.values()] if not entry.is_retrieved]
+    return [message for message in stored if message.metadata.reply_to_message_id]
+
+
+def is_whole(answer: Message, object_store: ObjectStore) -> bool:
+    """Return whether all of an answer has been handed over."""
+    try:
+        tree = object_store.get_object_tree(answer.metadata.message_id)
+    except NoObjectInStoreError:
+        return False
+    return all(object_store.get(part.object_id) for part in iterate_object_tree(tree))
+
+
+def drop(message: Message, state: InMemoryNodeState, object_store: ObjectStore) -> None:
+    """Forget a message and what it consists of."""
+    state.delete_messages(message_ids=[message.metadata.message_id])
+    object_store.delete(message.metadata.message_id)
 
 
 def take_turns() -> None:

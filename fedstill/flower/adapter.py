@@ -1,4 +1,4 @@
-"""The internals of flwr 1.41.0 that the product rests on, all in this module, each with a contract test.
+"""The internals of flwr 1.41.0 that the library rests on, all in this module, each with a contract test.
 
 * `Message()` raises unless the process-wide `TaskIdentity` is set; only Flower's own runtimes set it.
 * A message's id is set by the SuperLink, through a private attribute; there is no setter.

@@ -16,6 +16,13 @@ from client.home import Home
 OWN = os.getuid()
 
 
+@pytest.fixture(autouse=True)
+def flwr_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where apps are installed: not the user's own folder."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
+    return tmp_path / "flwr"
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     """A port where this process listens, and answers nobody."""
@@ -41,22 +48,22 @@ def test_an_app_is_a_process_of_its_own_that_is_reaped_when_it_has_ended(port: i
         time.sleep(0.05)
 
 
-def test_an_app_that_is_killed_leaves_nothing_half_installed(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
-    half = tmp_path / "apps" / "fedstill.fedstill.0.1.0.12345678"
+def test_an_app_that_is_killed_leaves_nothing_half_installed(port: int, flwr_home: Path) -> None:
+    half = flwr_home / "apps" / "fedstill.fedstill.0.1.0.12345678"
     half.mkdir(parents=True)
     forking, before = Forking(OWN), set(multiprocessing.active_children())
-    forking.launch(asked(port))
-    (app,) = set(multiprocessing.active_children()) - before
+    for _ in range(2):
+        forking.launch(asked(port))
+    one, other = set(multiprocessing.active_children()) - before
+    one.kill()
+    one.join()
     forking.reconcile()
-    assert half.exists()  # it may be at work with it
-    app.kill()
-    app.join()
+    assert half.exists()  # the other may be at work with it
+    other.kill()
+    other.join()
     forking.reconcile()
     assert not half.exists()
-    assert tmp_path.exists()
+    assert flwr_home.exists()
 
 
 def test_nothing_is_started_for_somebody_else_at_the_supernodes_port(port: int) -> None:

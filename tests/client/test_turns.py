@@ -141,6 +141,30 @@ def test_an_app_that_is_killed_before_it_has_its_message_is_answered_for(
     assert sent.error.code == ErrorCode.CLIENT_APP_CRASHED
 
 
+def test_an_answer_that_was_handed_over_in_part_is_waited_for_while_its_app_is_at_work_and_no_longer(
+    state: InMemoryNodeState, sending: Callable[[], Sending]
+) -> None:
+    asked, task = ask(state, NEW)
+    part = Message(RecordDict({"answer": ConfigRecord({"labels": 1})}), reply_to=asked)
+    part.metadata.__dict__["_message_id"] = part.object_id
+    state.store_message_and_object_tree(part, get_object_tree(part), state.start_session(NEW))
+    under_way = sending()
+    time.sleep(0.2)
+    assert not under_way.over
+    state.finish_task(task, SubStatus.FAILED, "killed")
+    under_way.until(lambda: under_way.over)
+    (sent,) = under_way.sent
+    assert sent.error.code == ErrorCode.CLIENT_APP_CRASHED
+
+
+def test_where_nothing_waits_for_an_answer_none_is_waited_for(
+    state: InMemoryNodeState, sending: Callable[[], Sending]
+) -> None:
+    under_way = sending()
+    under_way.until(lambda: under_way.over)
+    assert under_way.sent == []
+
+
 def test_a_message_whose_run_ends_while_it_is_fetched_leaves_nothing_behind(state: InMemoryNodeState) -> None:
     asked = question(OLD)
     state.set_node_id(NODE)

@@ -26,8 +26,9 @@ LAST = 3000
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.failed and report.when == "call" and "deployment" in item.funcargs:
-        for path in sorted(item.funcargs["deployment"].folder.rglob("*.log")):
+    own = item.funcargs.get("deployment")
+    if report.failed and report.when == "call" and isinstance(own, Deployment):
+        for path in sorted(own.folder.rglob("*.log")):
             report.sections.append((str(path), path.read_text(errors="replace")[-LAST:]))
     if os.environ.get(NO_SKIPS) and report.skipped and not hasattr(report, "wasxfail"):
         *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (str(report.longrepr),)
