@@ -13,6 +13,7 @@ import multiprocessing
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 from flwr.common.constant import APP_DIR
@@ -28,6 +29,8 @@ import client.app  # what every message needs
 import client.shim  # noqa: F401
 
 LISTENS = "0A"
+LAST = 10.0
+"""Seconds that an app has to end once its message is answered, before the next message's app starts all the same."""
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -56,12 +59,15 @@ class Forking:
         self._failed = False
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start a ClientApp as a fork of this process; a SuperNode asks for nothing else."""
+        """Start a ClientApp as a fork of this process, after the one before; a SuperNode asks for nothing else."""
         if spec.task_type is not TaskType.CLIENT_APP or not spec.insecure:
             return LaunchResult.failed("a device runs ClientApps of its own SuperNode, and nothing else")
         port = int(spec.runtime_api_address.rpartition(":")[2])
         if (found := listeners(port)) != {self._owner}:
             return LaunchResult.failed(f"at port {port} listens user {found or 'nobody'}, not {self._owner} alone")
+        deadline = time.monotonic() + LAST
+        for app in self._running:  # a small board has no room for two
+            app.join(max(0.0, deadline - time.monotonic()))
         self.reconcile()
         app = _FORK.Process(target=run, args=(spec,), daemon=True)  # it ends with this one
         app.start()

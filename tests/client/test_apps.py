@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 
+from client import apps
 from client.apps import Forking, listeners
 from client.home import Home
 
@@ -48,7 +50,22 @@ def test_an_app_is_a_process_of_its_own_that_is_reaped_when_it_has_ended(port: i
         time.sleep(0.05)
 
 
-def test_an_app_that_is_killed_leaves_nothing_half_installed(port: int, flwr_home: Path) -> None:
+def test_an_app_starts_when_the_one_before_has_ended(port: int) -> None:
+    forking, before = Forking(OWN), set(multiprocessing.active_children())
+    forking.launch(asked(port))
+    (first,) = set(multiprocessing.active_children()) - before
+    threading.Timer(0.5, first.kill).start()
+    forking.launch(asked(port))
+    (second,) = set(multiprocessing.active_children()) - before
+    assert second is not first
+    second.kill()
+    second.join()
+
+
+def test_an_app_that_is_killed_leaves_nothing_half_installed(
+    port: int, flwr_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps, "LAST", 0.1)
     half = flwr_home / "apps" / "fedstill.fedstill.0.1.0.12345678"
     half.mkdir(parents=True)
     forking, before = Forking(OWN), set(multiprocessing.active_children())
