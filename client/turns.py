@@ -2,10 +2,11 @@
 
 Flower 1.41's SuperNode sends whatever answer comes first and goes on. One that comes late, of a run that is over, takes
 the place of the message's own, which then waits for the next message: from there on the device is one answer behind in
-every round, until it starts anew. Such answers come of two things that are mended here as well:
+every round, until it starts anew. And where no answer comes, it waits for ever. Mended here as well:
 
-* A message whose run ends while it is being fetched is left half there. Its app waits two hours for the rest of it.
-* An app that ends before it has taken its message leaves it with nobody who would ever answer it.
+* A message whose run ends while it is being fetched is left half there. Its app waits more than an hour for the rest of
+  it, and answers then.
+* An app that ends before it has taken its message, or while it hands over its answer, leaves nobody to answer.
 """
 
 import logging
@@ -55,16 +56,17 @@ def wait_for_an_answer(state: InMemoryNodeState, object_store: ObjectStore) -> b
         Whether there are; no: no message waits for one.
     """
     while True:
-        unanswered, answers = open_messages(state), unsent(state)
-        runs = list({message.metadata.run_id for message in (*unanswered, *answers)})
+        unanswered = open_messages(state)
+        runs = list({message.metadata.run_id for message in (*unanswered, *unsent(state))})
         working = state.get_tasks(run_ids=runs, statuses=UNFINISHED)
-        torn = [answer for answer in unsent(state) if not is_whole(answer, object_store)]  # last: apps answer, then end
-        if working and (torn or not unsent(state)):
+        answers = unsent(state)  # after the look at the tasks: an app answers, and then ends
+        torn = [answer for answer in answers if not is_whole(answer, object_store)]
+        if working and (torn or not answers):
             time.sleep(PAUSE)
         elif torn:
             for answer in torn:
                 drop(answer, state, object_store)
-        elif unsent(state):
+        elif answers:
             return True
         elif not unanswered:
             return False
