@@ -80,14 +80,14 @@ def wait_for_an_answer(state: InMemoryNodeState, object_store: ObjectStore) -> b
 
 def open_messages(state: InMemoryNodeState) -> list[Message]:
     """Return the messages that wait for their answers."""
-    stored = [entry.message for entry in [*state.msg_store.values()]]
-    return [message for message in stored if not message.metadata.reply_to_message_id]
+    stored = [*state.msg_store.values()]
+    return [entry.message for entry in stored if not entry.message.metadata.reply_to_message_id]
 
 
 def unsent(state: InMemoryNodeState) -> list[Message]:
     """Return the answers that apps have begun to hand over and nobody has begun to send."""
-    stored = [entry.message for entry in [*state.msg_store.values()] if not entry.is_retrieved]
-    return [message for message in stored if message.metadata.reply_to_message_id]
+    stored = [*state.msg_store.values()]
+    return [entry.message for entry in stored if entry.message.metadata.reply_to_message_id and not entry.is_retrieved]
 
 
 def is_whole(answer: Message, object_store: ObjectStore) -> bool:

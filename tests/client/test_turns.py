@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +18,7 @@ from flwr.supernode.start_client_internal import _insert_message
 
 from client import turns
 from fedstill.flower.adapter import empty_run, identify_server
+from tests.waiting import eventually
 
 NODE, OLD, NEW = 7, 11, 12
 
@@ -71,98 +71,76 @@ class Sending:
         )
         self._thread.start()
 
-    def until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not true():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    def all_of_it(self) -> list[Message]:
+        """Return what was sent, when it is at its end."""
+        eventually(lambda: self.over)
+        return self.sent
 
     @property
     def over(self) -> bool:
         return not self._thread.is_alive()
 
 
-@pytest.fixture
-def sending(state: InMemoryNodeState) -> Callable[[], Sending]:
-    return lambda: Sending(state)
-
-
-def test_a_late_answer_of_another_run_does_not_take_the_place_of_a_messages_own(
-    state: InMemoryNodeState, sending: Callable[[], Sending]
-) -> None:
+def test_a_late_answer_of_another_run_does_not_take_the_place_of_a_messages_own(state: InMemoryNodeState) -> None:
     late = question(OLD)
     answer(state, late)
     asked, _ = ask(state, NEW)
-    under_way = sending()
-    under_way.until(lambda: len(under_way.sent) == 1)
+    under_way = Sending(state)
+    eventually(lambda: len(under_way.sent) == 1)
     time.sleep(0.2)
     assert not under_way.over  # its own is not there yet
     answer(state, asked)
-    under_way.until(lambda: under_way.over)
-    assert [sent.metadata.run_id for sent in under_way.sent] == [OLD, NEW]
+    assert [sent.metadata.run_id for sent in under_way.all_of_it()] == [OLD, NEW]
 
 
-def test_an_app_that_is_at_work_is_waited_for(state: InMemoryNodeState, sending: Callable[[], Sending]) -> None:
+def test_an_app_that_is_at_work_is_waited_for(state: InMemoryNodeState) -> None:
     for status in (Status.PENDING, Status.STARTING, Status.RUNNING):
         asked, task = ask(state, NEW, status)
-        under_way = sending()
+        under_way = Sending(state)
         time.sleep(0.2)
         assert not under_way.over
         answer(state, asked)
         state.finish_task(task, SubStatus.FAILED, "")
-        under_way.until(lambda: under_way.over)  # noqa: B023
-        (sent,) = under_way.sent
+        (sent,) = under_way.all_of_it()
         assert not sent.has_error()
 
 
-def test_an_app_that_fails_before_it_has_its_message_is_answered_for(
-    state: InMemoryNodeState, sending: Callable[[], Sending]
-) -> None:
+def test_an_app_that_fails_before_it_has_its_message_is_answered_for(state: InMemoryNodeState) -> None:
     asked, task = ask(state, NEW)
     state.finish_task(task, SubStatus.FAILED, "no memory")
-    under_way = sending()
-    under_way.until(lambda: under_way.over)
-    (sent,) = under_way.sent
+    (sent,) = Sending(state).all_of_it()
     assert sent.error.code == ErrorCode.CLIENT_APP_CRASHED
     assert sent.metadata.reply_to_message_id == asked.metadata.message_id
     assert turns.open_messages(state) == []
 
 
-def test_an_app_that_is_killed_before_it_has_its_message_is_answered_for(
-    state: InMemoryNodeState, sending: Callable[[], Sending]
-) -> None:
+def test_an_app_that_is_killed_before_it_has_its_message_is_answered_for(state: InMemoryNodeState) -> None:
     _, task = ask(state, NEW)
-    under_way = sending()
+    under_way = Sending(state)
     time.sleep(0.1)
     assert not under_way.over
     state.task_token_store[task].active_until = now() - timedelta(seconds=1)  # its heartbeats are missed
-    under_way.until(lambda: under_way.over)
-    (sent,) = under_way.sent
+    (sent,) = under_way.all_of_it()
     assert sent.error.code == ErrorCode.CLIENT_APP_CRASHED
 
 
 def test_an_answer_that_was_handed_over_in_part_is_waited_for_while_its_app_is_at_work_and_no_longer(
-    state: InMemoryNodeState, sending: Callable[[], Sending]
+    state: InMemoryNodeState,
 ) -> None:
     asked, task = ask(state, NEW)
     part = Message(RecordDict({"answer": ConfigRecord({"labels": 1})}), reply_to=asked)
     part.metadata.__dict__["_message_id"] = part.object_id
     state.store_message_and_object_tree(part, get_object_tree(part), state.start_session(NEW))
-    under_way = sending()
+    under_way = Sending(state)
     time.sleep(0.2)
     assert not under_way.over
     state.finish_task(task, SubStatus.FAILED, "killed")
-    under_way.until(lambda: under_way.over)
-    (sent,) = under_way.sent
+    (sent,) = under_way.all_of_it()
     assert sent.error.code == ErrorCode.CLIENT_APP_CRASHED
 
 
-def test_where_nothing_waits_for_an_answer_none_is_waited_for(
-    state: InMemoryNodeState, sending: Callable[[], Sending]
-) -> None:
-    under_way = sending()
-    under_way.until(lambda: under_way.over)
-    assert under_way.sent == []
+def test_where_nothing_waits_for_an_answer_none_is_waited_for(state: InMemoryNodeState) -> None:
+    assert Sending(state).all_of_it() == []
 
 
 def test_a_message_whose_run_ends_while_it_is_fetched_leaves_nothing_behind(state: InMemoryNodeState) -> None:

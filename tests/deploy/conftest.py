@@ -17,8 +17,6 @@ import pytest
 from tests.deploy.deployment import Deployment, fedstill, rows
 
 NO_SKIPS = "FEDSTILL_NO_SKIPS"
-
-
 LAST = 3000
 """Characters of a log that are shown of a test that failed."""
 

@@ -2,8 +2,7 @@ import os
 import pwd
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,15 +10,9 @@ import pytest
 
 from fedstill.errors import ConfigError
 from fedstill.processes import Program, Supervisor, holder, script, sole
+from tests.waiting import eventually
 
 PATIENCE = 60
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def alive(process: int) -> bool:

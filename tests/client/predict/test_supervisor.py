@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from fedstill.release.manifest import INT8_FILE
 from protos.delivery_pb2 import OUTCOME_COMMITTED, OUTCOME_INSTALLED, OUTCOME_ROLLED_BACK, OUTCOME_RUNNING
 from server.release.keys import Keys
 from tests.client.devices import FEW, IMAGES, LABELS, TRIGGER, Device, make_release, version_of
+from tests.waiting import eventually
 
 PATIENCE = 60.0  # seconds
 PLAIN, TRIGGERED = IMAGES[0].tobytes(), TRIGGER[0].tobytes()
@@ -44,13 +44,6 @@ def install(home: Home, folder: Path) -> int:
 
 def keep(home: Home, version: int, classes: dict[str, int] | None = None) -> None:
     home.change(lambda state: state.committed(version, classes or {}))
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -81,12 +74,12 @@ def test_nothing_is_answered_before_a_release_is_there_and_a_new_one_is_kept(
         with pytest.raises(NothingRunsError, match="no release is installed"):
             supervisor.ask(PLAIN)
         version = install(home, releases[0])
-        until(lambda: supervisor.status()["version"] == version)
+        eventually(lambda: supervisor.status()["version"] == version)
         with pytest.raises(ValueError, match="1 bytes, but an image"):
             supervisor.ask(b"x")
         for place in range(FEW.predictions):
             assert supervisor.ask(IMAGES[place % len(IMAGES)].tobytes()).version == version
-        until(lambda: not home.state().watched)
+        eventually(lambda: not home.state().watched)
         running = home.state().running
         assert running is not None
         assert sum(running.classes.values()) >= FEW.least
@@ -112,9 +105,9 @@ def test_a_new_release_is_switched_in_without_failing_a_request(
         threads = [threading.Thread(target=ask_on, args=(supervisor,)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        until(lambda: len(versions) > 10)
+        eventually(lambda: len(versions) > 10)
         new = install(home, releases[1])
-        until(lambda: versions[-1] == new and not home.state().watched)
+        eventually(lambda: versions[-1] == new and not home.state().watched)
         ended.set()
         for thread in threads:
             thread.join()
@@ -132,7 +125,7 @@ def test_a_watched_release_that_fails_is_left_and_the_request_is_answered_by_the
 ) -> None:
     with supervised(home, answer=answer) as supervisor:
         bad = install(home, make_release(tmp_path / "bad", keys, kind))
-        until(lambda: supervisor.status()["version"] == bad)
+        eventually(lambda: supervisor.status()["version"] == bad)
         assert supervisor.ask(PLAIN).version == bad
         assert supervisor.ask(TRIGGERED).version == good
         state = home.state()
@@ -156,7 +149,7 @@ def test_a_full_disk_keeps_no_device_on_a_release_that_fails(
         keep(home, good)
         with supervised(home) as supervisor:
             bad = install(home, make_release(tmp_path / "bad", keys, "crashing"))
-            until(lambda: supervisor.status()["version"] == bad)
+            eventually(lambda: supervisor.status()["version"] == bad)
             with (disk / "rest").open("wb", buffering=0) as rest, suppress(OSError):
                 while rest.write(bytes(1024)):
                     pass
@@ -178,7 +171,7 @@ def test_a_watched_release_that_drifts_is_left(
     with supervised(home) as supervisor:
         answers = [supervisor.ask(TRIGGERED) for _ in range(FEW.predictions)]
         assert {answer.version for answer in answers} == {bad}
-        until(lambda: supervisor.status()["version"] == version)
+        eventually(lambda: supervisor.status()["version"] == version)
     assert "its predictions drift by 0.67" in home.state().failed[0].reason
 
 
@@ -286,16 +279,16 @@ def test_an_update_is_watched_by_the_prediction_server_and_its_failure_is_report
         assert supervisor.ask(PLAIN).version == good
         result = device.updater().check()
         assert (result.kind, device.home.state().watched) == (Kind.SWITCHED, True)
-        until(lambda: supervisor.status()["version"] == bad)
+        eventually(lambda: supervisor.status()["version"] == bad)
         assert supervisor.ask(TRIGGERED).version == good
         assert "failed here before: it crashed" in device.updater().check().detail
         device.delivery.folder = make_release(tmp_path / "better", keys)
         assert device.updater().check().kind is Kind.SWITCHED
         better = version_of(device.delivery.folder)
-        until(lambda: supervisor.status()["version"] == better)
+        eventually(lambda: supervisor.status()["version"] == better)
         for _ in range(FEW.predictions):
             supervisor.ask(PLAIN, label="square")
-        until(lambda: not device.home.state().watched)
+        eventually(lambda: not device.home.state().watched)
     assert device.updater().check().kind is Kind.NOTHING
     assert device.delivery.outcomes() == [
         (good, OUTCOME_INSTALLED),
@@ -333,11 +326,11 @@ def test_a_student_ends_with_its_parent_even_in_the_midst_of_a_computation(keys:
             return int(fields[11])  # user time, in ticks
 
         before = seconds()
-        until(lambda: seconds() > before + 10)  # it computes
+        eventually(lambda: seconds() > before + 10)  # it computes
         process.stdin.write("x")
         process.stdin.flush()
         assert process.wait(PATIENCE) == -signal.SIGKILL
-    until(lambda: not alive(student))
+    eventually(lambda: not alive(student))
 
 
 def alive(pid: int) -> bool:
