@@ -40,13 +40,19 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 class Watch:
-    """The processes of a device while a run goes on."""
+    """The processes of a device while a run goes on.
+
+    A small student is taught faster than anybody could look. So the agent is held while there is no app: the next one
+    waits for its answer until it has been seen.
+    """
 
     def __init__(self, home: Path) -> None:
         lock = home / "run" / "client.lock"
         # Read only: whoever looks whether it is held takes it for a moment, and then the device can't.
         eventually(lambda: lock.exists() and lock.read_text() != "", "the device's processes")
         self._supervisor = psutil.Process(int(lock.read_text()))
+        eventually(lambda: len(self._processes()) == 4, "supervisor, agent, SuperNode and SuperExec")
+        (self.agent,) = (process for process in self._processes() if "client.agent" in process.cmdline())
         self._looked = 0.0
         self.peak_mb = 0.0
         self.each = ""
@@ -60,12 +66,15 @@ class Watch:
         """Look what they hold: at once while there is an app, which waits meanwhile, else a few times a second."""
         processes = self._processes()
         apps = processes[4:]  # what is there beside supervisor, agent, SuperNode and SuperExec
-        if not apps and time.monotonic() < self._looked + 0.3:
-            return
+        if not apps:
+            self.agent.suspend()
+            if time.monotonic() < self._looked + 0.3:
+                return
         self._looked = time.monotonic()
         try:
             for app in apps:
                 app.suspend()
+            self.apps = max(self.apps, len(apps))
             held = resident(*(process.pid for process in processes)) / 2**20
             self.torch |= any("libtorch" in Path(f"/proc/{process.pid}/maps").read_text() for process in processes)
             each = "\n".join(
@@ -77,7 +86,8 @@ class Watch:
             for app in apps:
                 with suppress(psutil.Error):
                     app.resume()
-        self.apps = max(self.apps, len(apps))
+            if apps:
+                self.agent.resume()
         if held > self.peak_mb:
             self.peak_mb, self.each = held, each
 
@@ -93,6 +103,8 @@ def test_all_learners_are_one_federation_and_a_small_board_bears_it(deployment: 
         while running.poll() is None:
             for watch in boards.values():
                 watch.look()
+    for watch in boards.values():
+        watch.agent.resume()
     assert running.wait(PATIENCE) == 0, (tmp_path / "told").read_text()
     for name, watch in boards.items():
         print(f"{name}: {watch.peak_mb:.0f} MB in all its processes, {'with' if watch.torch else 'without'} torch")
