@@ -27,6 +27,8 @@ class Budget(Settings):
     """Bytes of memory, measured as `ram` says."""
     ram: Literal["process", "activations"] | None = None
     """`process`: peak resident memory of a fresh ONNX Runtime process; `activations`: those alive at once, in int8."""
+    parameters: int | None = Field(default=None, gt=0)
+    """Trained parameters; counted where a student is searched or released, not on devices."""
     latency_ms: float | None = Field(default=None, gt=0)
     """Milliseconds of one sample; refuses a release only when the class's own devices measured it."""
 
@@ -40,7 +42,7 @@ BUDGETS = {
     "pi5": Budget(flash_bytes=100 * MB, ram_bytes=500 * MB, ram="process", latency_ms=20),
     "pi4": Budget(flash_bytes=50 * MB, ram_bytes=250 * MB, ram="process", latency_ms=50),
     "zero2w": Budget(flash_bytes=10 * MB, ram_bytes=120 * MB, ram="process", latency_ms=100),
-    "mcu": Budget(flash_bytes=512 * KB, ram_bytes=96 * KB, ram="activations", latency_ms=500),
+    "mcu": Budget(flash_bytes=512 * KB, ram_bytes=96 * KB, ram="activations", parameters=86_000, latency_ms=500),
 }
 
 

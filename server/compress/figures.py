@@ -19,8 +19,13 @@ from server.release.runtime import latency_ms, logits
 
 PATIENCE = 120  # seconds for a fresh process to answer
 ROUGH = 1_000_000  # bytes: of two processes with the same student, peak memory differs by less
-UNITS = {"bytes": "bytes of flash", "memory_bytes": "bytes of memory", "latency_ms": "ms"}
-LIMITED = {"bytes": "flash_bytes", "memory_bytes": "ram_bytes", "latency_ms": "latency_ms"}
+UNITS = {"bytes": "bytes of flash", "memory_bytes": "bytes of memory", "parameters": "parameters", "latency_ms": "ms"}
+LIMITED = {
+    "bytes": "flash_bytes",
+    "memory_bytes": "ram_bytes",
+    "parameters": "parameters",
+    "latency_ms": "latency_ms",
+}
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,12 @@ def ram(process: int, activations: int, budget: Budget) -> Check:
     return _limited("peak RSS", process, budget.ram_bytes)
 
 
+def size(found: int, budget: Budget) -> Check:
+    """Check the trained parameters."""
+    limit = budget.parameters
+    return Check("parameters", f"{found:,}", "" if limit is None else f"{limit:,}", limit is None or found <= limit)
+
+
 def c_code(figure: str, passed: bool, refuses: bool) -> Check:
     """Check the C sources of a microcontroller's student; `refuses`: they were written and compiled."""
     return Check("C code", figure, "the answers of ONNX Runtime", passed, refuses)

@@ -213,6 +213,7 @@ def release(
         _drop(before, after, labels),
         checks.flash(len(content), budget),
         checks.ram(rss, activations, budget),
+        checks.size(parameters(model), budget),
         checks.latency(latency if devices_ms is None else devices_ms, budget, own_device=devices_ms is not None),
         *c_checks,
         *special,

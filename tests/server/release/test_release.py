@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from fedstill.device_classes import budget_of
+from fedstill.device_classes import Budget, budget_of
 from fedstill.learning import build, fit, state_of
 from fedstill.models import architecture
 from fedstill.settings import FitSettings
@@ -92,7 +92,7 @@ def test_only_the_batch_dimension_is_dynamic_and_both_ends_are_float32(released:
 def test_a_student_that_holds_all_checks_is_not_refused(released: tuple[Released, Path]) -> None:
     facts, folder = released
     assert facts.refused == []
-    assert len(facts.checks) == 8
+    assert len(facts.checks) == 9
     assert {path.name for path in folder.iterdir()} == {FLOAT_FILE, INT8_FILE, *C_FORMATS}
 
 
@@ -146,6 +146,14 @@ def test_a_model_that_a_fresh_process_cannot_run_is_refused(
         "self-test student.onnx: no answer within 0.01 s, allowed an answer of both models",
     ]
     assert facts.description is None
+
+
+def test_more_parameters_than_the_class_allows_are_refused(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    test, budget = (ARRAYS.test_images[:20], ARRAYS.test_labels[:20]), budget_of("mcu", Budget(parameters=100))
+    facts = release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:620], test, tmp_path, budget)
+    assert facts.refused == [f"parameters {facts.parameters:,}, allowed 100"]
 
 
 def test_memory_of_a_fresh_process_is_far_below_one_with_torch(released: tuple[Released, Path]) -> None:

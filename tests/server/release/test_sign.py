@@ -45,6 +45,11 @@ def test_a_signed_folder_is_good_and_its_versions_grow(folder: Path, keys: Keys,
     assert later.version == manifest.version + 1
 
 
+def test_a_limit_that_is_not_set_is_not_named_so_that_older_devices_can_read_the_rest(folder: Path) -> None:
+    told = json.loads((folder / MANIFEST).read_text())
+    assert None not in told["budget"].values()
+
+
 def test_metadata_are_small(folder: Path) -> None:
     assert sum((folder / name).stat().st_size for name in METADATA) < 3000
 

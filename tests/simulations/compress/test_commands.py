@@ -44,13 +44,16 @@ def test_a_search_leaves_a_front_a_picture_and_a_signed_student(
     assert "(chosen) (hand-made)" in capsys.readouterr().out
 
 
-def test_a_budget_that_nothing_meets_is_refused_before_anything_is_written(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["flash_bytes", "parameters"])
+def test_a_budget_that_nothing_meets_is_refused_before_anything_is_written(
+    limit: str, finished: Path, tmp_path: Path
+) -> None:
     board, out = tmp_path / "board.toml", tmp_path / "out"
     board.write_text(
-        'name = "board"\nstudent = "tiny-separable-s"\nbudget = { flash_bytes = 900, ram = "activations" }'
+        f'name = "board"\nstudent = "tiny-separable-s"\nbudget = {{ {limit} = 90, ram = "activations" }}'
     )
     with pytest.raises(
-        ConfigError, match=r"what comes nearest, pooled-separable\[4/4\].* where 900 are allowed"
+        ConfigError, match=r"what comes nearest, pooled-separable\[4/4\].* where 90 are allowed"
     ) as told:
         compress(str(board), run=finished, out=out)
     assert "\n" not in str(told.value)

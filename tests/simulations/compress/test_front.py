@@ -4,8 +4,10 @@ from simulations.compress.front import choose, holding, nearest, pareto
 from simulations.compress.search import Tried
 
 
-def tried(number: int, accuracy: float, size: int, memory: int = 10, latency: float = 1.0) -> Tried:
-    figures = Figures(accuracy, size, memory, latency, parameters=1, flops=1.0)
+def tried(
+    number: int, accuracy: float, size: int, memory: int = 10, latency: float = 1.0, parameters: int = 1
+) -> Tried:
+    figures = Figures(accuracy, size, memory, latency, parameters, flops=1.0)
     return Tried(number, f"pooled-conv[{number + 1}]", {"format": "static-int8"}, figures)
 
 
@@ -31,6 +33,7 @@ def test_each_limit_of_a_budget_excludes_and_what_is_not_limited_does_not() -> N
     budget = Budget(flash_bytes=200, ram_bytes=50, latency_ms=10)
     assert [one.number for one in holding(ones, budget)] == [3]
     assert [one.number for one in holding(ones, Budget(flash_bytes=200))] == [1, 2, 3]
+    assert [one.number for one in holding([*ones, tried(4, 0.9, 1, parameters=9)], Budget(parameters=8))] == [0, 1, 2, 3]
     assert len(holding(ones, Budget())) == 4
 
 
