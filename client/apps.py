@@ -10,23 +10,21 @@ nobody else, listens there.
 
 import gc
 import multiprocessing
-import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
-from flwr.common.constant import APP_DIR
 from flwr.supercore.cli import flower_superexec
 from flwr.supercore.constant import TaskType
 from flwr.supercore.exit import exit_handler
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
-from flwr.supercore.utils import get_flwr_home
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
 import client.app  # what every message needs
 import client.shim  # noqa: F401
+from fedstill.flower.installed import forget_installed
 
 LISTENS = "0A"
 LAST = 10.0
@@ -82,14 +80,6 @@ class Forking:
         if self._failed and not self._running:
             forget_installed()
             self._failed = False
-
-
-def forget_installed() -> None:
-    """Remove what apps consist of; Flower installs an app that is not there from the next message.
-
-    What it wrote half, as the power was cut, the app was killed or the disk was full, it would take for whole for ever.
-    """
-    shutil.rmtree(get_flwr_home() / APP_DIR, ignore_errors=True)
 
 
 def run(spec: ExecutionSpec) -> None:

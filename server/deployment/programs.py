@@ -31,7 +31,7 @@ def programs(home: ServerHome) -> list[Program]:
         *secret,
     ]
     superexec = [
-        script("flower-superexec"),
+        *module("server.deployment.superexec"),
         *("--runtime-api-address", config.control),
         *("--root-certificates", str(home / "ca.crt")),
         *secret,

@@ -37,7 +37,7 @@ def sign_folder(folder: Path, description: Description, parent: Parent, keys: Ke
     files = {name: digest(folder / name) for name in manifest.files}
     if files != {name: (file.bytes, file.sha256) for name, file in manifest.files.items()}:
         raise ReleaseError(f"{folder}: holds other models than those that were verified")
-    # A limit that is not set is left out: devices with a version that does not know of it read the manifest all the same.
+    # Limits that are not set are left out: devices of a version that knows none of them can read the rest.
     told = {**manifest.model_dump(), "budget": manifest.budget.model_dump(exclude_none=True)}
     content = (json.dumps(told, indent=2, allow_nan=False) + "\n").encode()
     files[MANIFEST] = content_digest(content)

@@ -49,9 +49,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_is_written(
     limit: str, finished: Path, tmp_path: Path
 ) -> None:
     board, out = tmp_path / "board.toml", tmp_path / "out"
-    board.write_text(
-        f'name = "board"\nstudent = "tiny-separable-s"\nbudget = {{ {limit} = 90, ram = "activations" }}'
-    )
+    board.write_text(f'name = "board"\nstudent = "tiny-separable-s"\nbudget = {{ {limit} = 90, ram = "activations" }}')
     with pytest.raises(
         ConfigError, match=r"what comes nearest, pooled-separable\[4/4\].* where 90 are allowed"
     ) as told:

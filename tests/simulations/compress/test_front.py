@@ -33,7 +33,12 @@ def test_each_limit_of_a_budget_excludes_and_what_is_not_limited_does_not() -> N
     budget = Budget(flash_bytes=200, ram_bytes=50, latency_ms=10)
     assert [one.number for one in holding(ones, budget)] == [3]
     assert [one.number for one in holding(ones, Budget(flash_bytes=200))] == [1, 2, 3]
-    assert [one.number for one in holding([*ones, tried(4, 0.9, 1, parameters=9)], Budget(parameters=8))] == [0, 1, 2, 3]
+    assert [one.number for one in holding([*ones, tried(4, 0.9, 1, parameters=9)], Budget(parameters=8))] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert len(holding(ones, Budget())) == 4
 
 
