@@ -38,7 +38,9 @@ def deliver(
         Path | None, typer.Option(help="PEM file of who signs the devices' certificates; then every device needs one.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="No certificate; this machine alone is served.")] = False,
-    metrics_address: Annotated[str | None, typer.Option(help="host:port of the metrics [default: none].")] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(envvar="FEDSTILL_DELIVERY_METRICS", help="host:port of the metrics [default: none].")
+    ] = None,
     state: Annotated[
         Path | None, typer.Option("--state", help="Folder of the service's state [default: the installation's own].")
     ] = None,

@@ -66,10 +66,10 @@ def environment() -> Iterator[dict[str, str]]:
     except ConfigError as error:
         pytest.skip(str(error))
     tool = [*compose(), "-f", str(DEPLOY / "compose.yaml")]
-    *ports, metrics = [str(port) for port in free_ports(4)]
+    *ports, metrics, delivered = [str(port) for port in free_ports(5)]
     names = ("FEDSTILL_PORT", "FEDSTILL_ENROLMENT_PORT", "FEDSTILL_DELIVERY_PORT")
     own = {"COMPOSE_PROJECT_NAME": "fedstilltest", **dict(zip(names, ports, strict=True))}
-    own["FEDSTILL_METRICS"] = f"127.0.0.1:{metrics}"
+    own |= {"FEDSTILL_METRICS": f"127.0.0.1:{metrics}", "FEDSTILL_DELIVERY_METRICS": f"127.0.0.1:{delivered}"}
     down = (*tool, "down", "--volumes", "--remove-orphans")
     call(*down, environment=own)  # of a test that was killed
     try:
@@ -90,6 +90,11 @@ def environment() -> Iterator[dict[str, str]]:
     finally:
         call(*down, environment=own)
         client.close()
+
+
+def metrics(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as told:
+        return bytes(told.read()).decode()
 
 
 def test_a_device_outside_takes_part_in_a_run_of_the_compose_server(
@@ -114,10 +119,10 @@ def test_a_device_outside_takes_part_in_a_run_of_the_compose_server(
         assert "round 1: 1 answers" in told
         assert "done: /var/lib/fedstill/server/runs/digits-" in told
         assert "online" in call(fedstill, "server", "status", environment=environment)
-        with urllib.request.urlopen(f"http://{environment['FEDSTILL_METRICS']}/metrics", timeout=10) as told:
-            text = told.read().decode()
+        text = metrics(environment["FEDSTILL_METRICS"])
         assert 'fedstill_fleet_devices{device_class="pi4",state="active"} 1.0' in text
         assert "fedstill_run_finished 1.0" in text
+        assert "fedstill_rollout_pauses_total 0.0" in metrics(environment["FEDSTILL_DELIVERY_METRICS"])
     finally:
         device.send_signal(signal.SIGTERM)
         device.wait(PATIENCE)
@@ -139,7 +144,7 @@ def test_nothing_is_published_but_the_proxy_and_to_this_machine_the_metrics(envi
     (text,) = published.values()
     mapped = [part.split("->") for part in text.split(", ")]
     assert {to for address, to in mapped if not address.startswith("127.0.0.1:")} == {"8443/tcp"}
-    assert [to for address, to in mapped if address.startswith("127.0.0.1:")] == ["9150/tcp"]
+    assert {to for address, to in mapped if address.startswith("127.0.0.1:")} == {"9150/tcp", "9464/tcp"}
     with socket.socket() as attempt:
         attempt.settimeout(10)
         address = call(

@@ -132,13 +132,20 @@ def test_metrics_are_for_this_machine_and_for_the_namespace_of_who_watches(servi
     published = [HOST_PORT.fullmatch(port) for port in services["pod"]["ports"]]
     port = services["metrics"]["command"][-1]
     assert port == str(METRICS_PORT)
-    assert [found.groups() for found in published if found and found[1]] == [("127.0.0.1", port, port)]
+    own = services["delivery"]["environment"]["FEDSTILL_DELIVERY_METRICS"].rpartition(":")[2]
+    assert [found.groups() for found in published if found and found[1]] == [
+        ("127.0.0.1", port, port),
+        ("127.0.0.1", own, own),
+    ]
+    (told,) = containers()["delivery"]["env"]
+    assert {told["name"]: told["value"]} == services["delivery"]["environment"]
+    assert containers()["delivery"]["ports"] == [{"name": "delivered", "containerPort": int(own)}]
     assert containers()["metrics"]["ports"] == [{"name": "metrics", "containerPort": int(port)}]
     assert pod()["metadata"]["annotations"]["prometheus.io/port"] == port
     (rule,) = [rule for one in of_kind("NetworkPolicy") for rule in one["spec"].get("ingress", []) if "from" in rule]
-    assert rule["ports"] == [{"protocol": "TCP", "port": int(port)}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": int(port)}, {"protocol": "TCP", "port": int(own)}]
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    assert [name for name, one in containers().items() if "ports" in one] == ["proxy", "metrics"]
+    assert [name for name, one in containers().items() if "ports" in one] == ["proxy", "delivery", "metrics"]
     assert services["metrics"]["volumes"] == ["server:/var/lib/fedstill/server:ro"]
     assert [mount["name"] for mount in containers()["metrics"]["volumeMounts"] if "readOnly" not in mount] == ["tmp"]
     assert not [key for key in containers()["metrics"] if key.endswith("Probe")]
