@@ -90,15 +90,24 @@ class Cohort:
         logits: Tensor = functional_call(self._model, (parameters, buffers), (inputs,))
         return logits
 
-    @torch.no_grad()
     def logits(self, images: Images, task: Task) -> Tensor:
         """Return all students' logits about un-augmented images in eval mode `[students, samples, classes]`."""
+        return self._predicted(len(images), lambda part: normalize(images[part], task), None, task)
+
+    def own_logits(self, images: Sequence[Images], task: Task) -> Tensor:
+        """Return each student's logits about images of its own, of all as many `[students, samples, classes]`."""
+        return self._predicted(
+            len(images[0]), lambda part: torch.stack([normalize(own[part], task) for own in images]), 0, task
+        )
+
+    @torch.no_grad()
+    def _predicted(self, samples: int, inputs: Callable[[slice], Tensor], dim: int | None, task: Task) -> Tensor:
         self._model.eval()
         batch = block(task) * (1 if self._device.type == "cpu" else GPU_BLOCK)
-        predict = vmap(self._forward, in_dims=(0, 0, None), randomness="different")
+        predict = vmap(self._forward, in_dims=(0, 0, dim), randomness="different")
         parts = [
-            predict(self._parameters, self._buffers, normalize(images[start : start + batch], task).to(self._device))
-            for start in range(0, len(images), batch)
+            predict(self._parameters, self._buffers, inputs(slice(start, start + batch)).to(self._device))
+            for start in range(0, samples, batch)
         ]
         return torch.cat(parts, dim=1).cpu() if parts else torch.zeros(self._size, 0, task.classes)
 

@@ -23,7 +23,7 @@ from fedstill.errors import ConfigError, FedstillError
 from fedstill.failures import told
 from fedstill.learning import Lesson, build
 from fedstill.rounds import DeviceAnswer
-from fedstill.tasks import Images
+from fedstill.tasks import Images, Task
 from fedstill.workers import unordered
 
 LARGE = 1 << 20  # bytes of images from which on a copy for each device would count
@@ -126,16 +126,23 @@ def _together(fleet: Fleet, requests: Mapping[int, bytes], settings: CohortSetti
     for back in range(most, 0, -1):  # a device without a digest has its last lesson with the others' last
         cohort.teach([begun.lessons[-back] if back <= len(begun.lessons) else None for _, begun in rounds], task)
     asked: dict[bytes, Tensor] = {}  # what several devices are asked about is predicted once for all
-    tested: dict[int, Tensor] = {}
+    tested = _tested(cohort, rounds, task)
     for place, (device, begun) in enumerate(rounds):
-        samples, rounds_left = begun.task.predict.tobytes(), begun.task.rounds - begun.task.round_number
+        samples = begun.task.predict.tobytes()
         if samples not in asked:
             asked[samples] = cohort.logits(device.asked_images(begun), task)
-        if rounds_left not in tested:
-            tested[rounds_left] = cohort.logits(device.test_images(begun), task)
-        answer = device.finish(begun, cohort.state(place), asked[samples][place], tested[rounds_left][place])
+        answer = device.finish(begun, cohort.state(place), asked[samples][place], tested[place])
         answers[device.number] = fleet.leaving(device, answer)
     return answers
+
+
+def _tested(cohort: Cohort, rounds: Sequence[tuple[Device, Begun]], task: Task) -> Tensor:
+    """Return each student's logits about what its device is measured on `[students, samples, classes]`."""
+    images = [device.test_images(begun) for device, begun in rounds]
+    first = rounds[0][0].data.test_images
+    if all(device.data.test_images is first for device, _ in rounds):
+        return cohort.logits(images[0], task)
+    return cohort.own_logits(images, task)
 
 
 def _sharing(lesson: Lesson, kept: list[Images]) -> Lesson:

@@ -52,6 +52,7 @@ def test_students_learn_together_what_they_learn_alone(student: Architecture, op
     plan = lessons(optimizer, anchored)
     cohort.teach([None, *plan[1:]], DIGITS)
     together = cohort.logits(IMAGES, DIGITS)
+    own = cohort.own_logits([IMAGES[place : place + 7] for place in range(len(SIZES))], DIGITS)
     for place, (model, lesson) in enumerate(zip(models, plan, strict=True)):
         if place:
             teach(model, lesson, DIGITS)
@@ -60,6 +61,7 @@ def test_students_learn_together_what_they_learn_alone(student: Architecture, op
         for name, value in state_of(model).items():
             assert torch.allclose(state[name].float(), value.float(), atol=2e-4), name
         assert torch.allclose(together[place], logits(model, IMAGES, DIGITS), atol=2e-3)
+        assert torch.allclose(own[place], logits(model, IMAGES[place : place + 7], DIGITS), atol=2e-3)
 
 
 def test_the_states_given_stay_as_they_are() -> None:
