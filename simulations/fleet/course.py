@@ -53,7 +53,7 @@ class Course:
         offline: devices that could not be reached.
         trips: of the devices that were asked and answer, or refused.
         lost: of the devices that were asked and failed.
-        earlier: of the devices that were at work on an earlier request.
+        earlier: of the devices that were at work on an earlier request when the round before ended.
         missed: devices that were asked and whose answers had not come.
         late: devices whose answers to earlier rounds were used.
         unused: devices whose answers to earlier rounds came too late.
@@ -82,7 +82,7 @@ def row_of(fleet: Fleet, presence: Callable[[int], Presence], course: Course) ->
     groups: dict[str, Collection[int]] = {
         "asked": [*course.trips, *course.lost],
         "offline": course.offline,
-        "busy": course.earlier,
+        "busy": [device for device, way in course.earlier.items() if way.arrived > course.begun],
         "failed": course.lost,
         "deadline_misses": course.missed,
         "late_answers": course.late,

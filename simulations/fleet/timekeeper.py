@@ -1,7 +1,7 @@
 """The virtual clock of a run: who is asked, when answers come, and which of them a round may use.
 
-What lasts from round to round is the time, the answers that are still under way, and the votes that they may join; all
-of it is in the checkpoint. Everything else follows from the run's seed.
+What lasts from round to round is the time, the answers that are still under way, the devices that have yet to fail, and
+the votes that late answers may join; all of it is in the checkpoint. Everything else follows from the run's seed.
 """
 
 import math
@@ -28,6 +28,7 @@ from simulations.fleet.clock import (
 )
 from simulations.fleet.course import Course, Fleet, row_of
 
+WORK = ("steps", "samples")
 PATIENCE_DAYS = 30
 """Days of virtual time that the server waits for enough devices before a round."""
 
@@ -60,6 +61,7 @@ class Timekeeper:
         self.fleet = fleet
         self.now = 0.0
         self.under_way: dict[int, UnderWay] = {}
+        self._failing: dict[int, Trip] = {}
         self._begun = 0.0
         self._offline: list[int] = []
         self._ballots = OpenBallots(fleet.quorum)
@@ -69,7 +71,8 @@ class Timekeeper:
     def begin(self, round_number: int, reached: Iterable[int]) -> list[int]:
         """Return the devices that a round asks, ascending: those that can be reached and are not at work.
 
-        The server waits until they and the answers under way are as many as the round needs.
+        The server waits until they and the answers to earlier rounds are as many as the round needs. A device whose
+        answer has come since the last round ended is not at work any more.
 
         Args:
             round_number: the round.
@@ -79,16 +82,18 @@ class Timekeeper:
             QuorumError: so many are never there at the same time.
         """
         fleet, rounds = self.fleet, self.fleet.settings.rounds
-        idle = [device for device in reached if device not in self.under_way]
+        work = self._at_work()
+        known = [(device, work[device].arrived if device in work else 0.0) for device in reached]
         awaited = sum(self._is_usable(one, round_number) for one in self.under_way.values())
         needed = rounds.awaited(fleet.quorum)
         begun, until = self.now, self.now + PATIENCE_DAYS * DAY_HOURS * HOUR
         while True:
-            there = [device for device in idle if self._presence(device).there(begun)]
+            there = [device for device, free in known if free <= begun and self._presence(device).there(begun)]
             lacking = needed - awaited - len(there)
             if lacking <= 0:
                 break
-            coming = sorted(time for device in idle if begun < (time := self._presence(device).next(begun)) <= until)
+            returns = (self._presence(device).next(max(begun, free)) for device, free in known if free <= until)
+            coming = sorted(time for time in returns if begun < time <= until)
             if not coming:
                 raise QuorumError(
                     f"round {round_number}: there are never {needed} devices at the same time within {PATIENCE_DAYS}"
@@ -96,10 +101,10 @@ class Timekeeper:
                 )
             begun = coming[min(lacking, len(coming)) - 1]
         self._begun = begun
-        self._offline = sorted(set(idle) - set(there))
+        self._offline = sorted({device for device, free in known if free <= begun} - set(there))
         limit = fleet.active or len(there)
         if fleet.active and rounds.policy == "buffered":
-            limit = max(0, fleet.active - len(self.under_way))
+            limit = max(0, fleet.active - sum(way.arrived > begun for way in work.values()))
         return participants(fleet.seed, round_number, there, limit) if limit < len(there) else there
 
     def fails(self, device: int, round_number: int) -> float | None:
@@ -123,8 +128,8 @@ class Timekeeper:
         """
         number, rounds = replies.round_number, self.fleet.settings.rounds
         trips = {device: self._trip(device, replies, down[device], up[device]) for device in down if device in up}
-        lost = self._lost(trips, number, down, failing)
-        earlier = self.under_way
+        lost = self._lost(replies, down, failing)
+        earlier, work = self.under_way, self._at_work()
         usable = {device: one.trip.arrived for device, one in earlier.items() if self._is_usable(one, number)}
         ended = end_of_round(
             rounds,
@@ -145,7 +150,7 @@ class Timekeeper:
             offline=self._offline,
             trips=trips,
             lost=lost,
-            earlier={device: one.trip for device, one in earlier.items()},
+            earlier=work,
             missed=missed,
             late=late,
             unused=come.keys() - late.keys(),
@@ -153,6 +158,8 @@ class Timekeeper:
         )
         self._row = row_of(self.fleet, self._presence, course)
         self.now = course.until
+        failed = {**self._failing, **lost}
+        self._failing = {device: way for device, way in failed.items() if way.arrived > self.now}
         for presence in self._presences.values():
             presence.forget(self.now)
         self.under_way = {device: one for device, one in earlier.items() if device not in come} | {
@@ -162,7 +169,9 @@ class Timekeeper:
         }
         votes, reopened = self._counted(replies, in_time, late)
         told = {device: one.metrics for device, one in come.items()}
-        told |= {device: metrics for device, metrics in replies.metrics.items() if device not in missed}
+        for device, metrics in replies.metrics.items():
+            if device not in missed:
+                told[device] = {**metrics, **_sums(told[device], metrics)} if device in told else metrics
         return replace(
             replies,
             votes=votes,
@@ -187,12 +196,14 @@ class Timekeeper:
             }
             for device, one in self.under_way.items()
         }
-        return {"now": self.now, "under_way": under_way, "ballots": self._ballots.stored()}
+        failing = {device: list(astuple(way)) for device, way in self._failing.items()}
+        return {"now": self.now, "under_way": under_way, "failing": failing, "ballots": self._ballots.stored()}
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Take over what `stored` returned."""
         self.now = stored["now"]
         self._ballots.restore(stored["ballots"])
+        self._failing = {device: Trip(*way) for device, way in stored["failing"].items()}
         self.under_way = {
             device: UnderWay(one["round"], Trip(*one["trip"]), load_labels(one["labels"]), one["metrics"])
             for device, one in stored["under_way"].items()
@@ -202,6 +213,10 @@ class Timekeeper:
         if device not in self._presences:
             self._presences[device] = self.fleet.presence(device)
         return self._presences[device]
+
+    def _at_work(self) -> dict[int, Trip]:
+        """Return the trips of devices that were at work when the last round ended."""
+        return {**{device: one.trip for device, one in self.under_way.items()}, **self._failing}
 
     def _is_usable(self, one: UnderWay, round_number: int) -> bool:
         return round_number - one.round_number <= self.fleet.settings.rounds.staleness
@@ -228,19 +243,30 @@ class Timekeeper:
         return compute_seconds(work, self.fleet.speeds[self.fleet.classes[device]], slow)
 
     def _trip(self, device: int, replies: RoundReplies[SoftLabels], down: int, up: int) -> Trip:
-        trained = replies.metrics.get(device, {}).get("samples", 0.0)
-        work = Work(down, up, trained, len(replies.ids) if up else 0)
+        work = Work(down, up, self._trained(device, replies) if up else 0.0, len(replies.ids) if up else 0)
         seconds = self._seconds(device, replies.round_number, work)
         return trip(self._begun, work, self.fleet.kind(device), seconds, self._presence(device))
 
+    def _trained(self, device: int, replies: RoundReplies[SoftLabels]) -> float:
+        """Return the samples in a device's steps this round; of one that told none, as many as its like: the mean."""
+        told, classes = replies.metrics, self.fleet.classes
+        if device in told:
+            return told[device].get("samples", 0.0)
+        likes = [other for other in told if classes[other] == classes[device]] or list(told)
+        return fmean(told[other].get("samples", 0.0) for other in likes) if likes else 0.0
+
     def _lost(
-        self, trips: Mapping[int, Trip], round_number: int, down: Mapping[int, int], failing: Mapping[int, float]
+        self, replies: RoundReplies[SoftLabels], down: Mapping[int, int], failing: Mapping[int, float]
     ) -> dict[int, Trip]:
-        """Return the trips of failing devices, which have worked for a share of their class's mean time this round."""
-        classes = self.fleet.classes
+        """Return the trips of failing devices, which do a share of what their like do this round."""
         lost: dict[int, Trip] = {}
         for device, share in failing.items():
-            peers = [way.computed - way.received for other, way in trips.items() if classes[other] == classes[device]]
-            seconds = share * fmean(peers) if peers else 0.0
+            work = Work(down[device], 0, self._trained(device, replies), len(replies.ids))
+            seconds = share * self._seconds(device, replies.round_number, work)
             lost[device] = failed_trip(self._begun, down[device], self.fleet.kind(device), seconds)
         return lost
+
+
+def _sums(earlier: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Return the work of a device of which two answers count in a round."""
+    return {key: earlier[key] + now[key] for key in WORK if key in earlier and key in now}

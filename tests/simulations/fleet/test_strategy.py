@@ -17,11 +17,11 @@ from fedstill.packet import Context as Shared
 from fedstill.rounds import RoundReplies
 from fedstill.soft_labels import SoftLabels, soft_labels
 from simulations.engines.local import LocalGrid
-from simulations.fleet.clock import Speeds
+from simulations.fleet.clock import Speeds, Trip
 from simulations.fleet.course import Fleet
 from simulations.fleet.settings import FleetSettings
 from simulations.fleet.strategy import TimedDistillation
-from simulations.fleet.timekeeper import Timekeeper
+from simulations.fleet.timekeeper import Timekeeper, UnderWay
 
 SHARED = Shared(seed=1, proxy_digest=b"abcdefgh", proxy_size=30, classes=3)
 DEVICES = 6
@@ -228,3 +228,42 @@ def test_energy_is_that_of_work_ways_and_waiting() -> None:
     assert slow == 0
     assert fast == pytest.approx(4 * (5 * 1 + (seconds - 1)), abs=2)
     assert run.rows[1]["begin_seconds"] == pytest.approx(seconds)
+
+
+def test_who_has_yet_to_fail_is_at_work_until_then() -> None:
+    slower = {**SLOW, "train_samples_per_second": 0.1, "failure": 0.6}  # about a thousand seconds a round
+    run = Run(fleet(slow=slower, policy="deadline", deadline_seconds=6), quorum=0.3).rounds(8)
+    asked, failed = (sum(slow for _, slow in run.count(key)) for key in ("asked", "failed"))
+    assert failed > 0
+    assert asked == 2  # the eight rounds are over before one of them is done
+    assert [slow for _, slow in run.count("busy")][-1] == 2
+    restored = Timekeeper(run.clock.fleet)
+    restored.restore(run.clock.stored())
+    assert restored.stored() == run.clock.stored()
+    assert restored.begin(9, range(DEVICES)) == [0, 1, 2, 3]
+
+
+def test_who_answered_before_the_round_began_is_asked_again_and_both_answers_count() -> None:
+    run = Run(fleet(policy="deadline", deadline_seconds=6, server_seconds=100)).rounds(3)
+    assert run.count("asked") == [(4, 2)] * 3
+    assert run.count("busy") == [(0, 0)] * 3
+    assert run.count("late_answers") == [(0, 0), (0, 2), (0, 2)]
+    assert [replies.answers for replies in run.seen] == [4, 6, 6]
+    assert [list(found.votes) for replies in run.seen[1:] for found in replies.reopened] == [[*range(DEVICES)]] * 2
+
+
+def test_the_server_waits_for_a_device_that_is_at_work() -> None:
+    clock = Run(fleet(), quorum=0.3).clock
+    labels = soft_labels(np.arange(2), np.full((2, 3), 1 / 3, dtype=np.float32))
+    clock.under_way[4] = UnderWay(1, Trip(0.0, 1.0, 49.0, 49.0, 50.0), labels, {"samples": SAMPLES})
+    assert clock.begin(2, [4]) == [4]  # the quorum is two answers
+
+
+def test_who_fails_alone_of_its_class_works_as_long_as_it_would_have() -> None:
+    power = {"compute_watts": 10.0, "network_watts": 0.0, "idle_watts": 0.0}
+    run = Run(fleet(slow={**SLOW, "failure": 0.99, "power": power})).rounds(3)
+    assert run.count("failed") == [(0, 2)] * 3
+    shares = [run.clock.fails(device, number) or 0.0 for number in (1, 2, 3) for device in (4, 5)]
+    energy = [slow for _, slow in run.count("energy_joules")]
+    assert sum(energy) == pytest.approx(10 * 10 * sum(shares), rel=0.01)
+    assert all(row["round_seconds"] > 10 * max(shares[2 * place : 2 * place + 2]) for place, row in enumerate(run.rows))
