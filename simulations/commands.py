@@ -130,7 +130,7 @@ def simulate(
     from simulations.launch import launch, prepare
 
     if loaded is not None:
-        prepare(loaded, folder, key_folder)
+        prepare(loaded, folder, key_folder, elsewhere=bool(ray_address))
     launch(folder, how)
 
 

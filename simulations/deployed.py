@@ -64,7 +64,7 @@ def prepare(name: str, changes: Iterable[str], out: Path, fleet: Mapping[int, st
     check_new(out)
     scenario = of_fleet(name, changes, fleet)
     _check_real(scenario)
-    validate(scenario)
+    validate(scenario, elsewhere=True)
     files = {key: array for key, array in split(scenario).items() if not key.startswith(PRIVATE)}
     open_keys(keys)
     with Claim(out):

@@ -22,10 +22,10 @@ from simulations.validate import validate
 SEEDS = "seeds.json"
 
 
-def prepare(scenario: Scenario, out: Path, keys: Path | None = None) -> None:
+def prepare(scenario: Scenario, out: Path, keys: Path | None = None, *, elsewhere: bool = False) -> None:
     """Check everything that can be wrong with a new run before anything is written, then begin its folder."""
     check_new(out)
-    validate(scenario)
+    validate(scenario, elsewhere=elsewhere)
     files = split(scenario)
     open_keys(keys or default_folder())
     with Claim(out):
@@ -47,7 +47,8 @@ def launch(out: Path, how: How) -> None:
         "host": "simulations.host:build",
     }
     how.begin()
-    hosts = how.hosts or max(how.least, hosts_of(load_scenario(str(out / CONFIG)).devices))
+    devices = load_scenario(str(out / CONFIG)).devices
+    hosts = min(devices, how.hosts or max(how.least, hosts_of(devices)))  # one without devices would be asked for them
     if how.engine is Engine.local:
         run_local(server_app, client_app, hosts, run_config)
         return
@@ -80,7 +81,7 @@ def launch_seeds(
         if announce is not None and not (own / SUMMARY).exists():
             announce(seed)
         if not (own / CONFIG).exists():
-            prepare(load(seed), own, how.keys)
+            prepare(load(seed), own, how.keys, elsewhere=bool(how.ray_address))
         if not (own / SUMMARY).exists():
             launch(own, how)
         summaries.append(json.loads((own / SUMMARY).read_text()))

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from client.executors.choose import executor_of
 from fedstill.codecs import codec
 from fedstill.consensus import RULES
 from fedstill.errors import ConfigError, ExportError
@@ -22,14 +23,21 @@ from simulations.scenario import Scenario
 TEACHER = "teacher.architecture"
 
 
-def validate(scenario: Scenario) -> None:
+def validate(scenario: Scenario, *, elsewhere: bool = False) -> None:
     """Load the task, all architectures, encodings, the partition and the consensus rule that a scenario names.
+
+    Args:
+        scenario: of the run.
+        elsewhere: whether the devices are computed on other machines, with whatever these have.
 
     Raises:
         ConfigError: one of them does not exist or suit the task, an architecture does not return logits for the
-            task's images, the telemetry can't be read, or the fleet can't compute the students.
+            task's images, the telemetry can't be read, this machine lacks what the executor needs, or the fleet can't
+            compute the students.
     """
     task = load_task(scenario.task)
+    if not elsewhere:
+        executor_of(scenario.executor, 1, scenario.cohort)
     encodings = {scenario.exchange.uplink, scenario.exchange.downlink}
     for kind in scenario.device_classes.values():
         encodings |= {kind.uplink, kind.downlink} - {""}

@@ -14,6 +14,9 @@ def executor_of(name: str, workers: int, cohort: CohortSettings) -> Executor:
         name: `sequential`, `process` or `cohort`.
         workers: processes that may compute at once, for those that use any.
         cohort: settings of `cohort`.
+
+    Raises:
+        ConfigError: this machine lacks the device that `cohort` computes on.
     """
     match name:
         case "sequential":

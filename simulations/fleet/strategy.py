@@ -81,6 +81,6 @@ class TimedDistillation(FederatedDistillation):
         return settled
 
     def _box(self, round_number: int) -> MutableMapping[int, SoftLabels]:
-        if self.clock.fleet.settings.rounds.lets_answers_be_late:
+        if self.clock.lets_answers_be_late:
             return {}  # what may be joined later is kept in memory and in the checkpoint
         return super()._box(round_number)

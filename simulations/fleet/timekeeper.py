@@ -68,6 +68,11 @@ class Timekeeper:
         self._row: dict[str, Any] = {}
         self._presences: dict[int, Presence] = {}
 
+    @property
+    def lets_answers_be_late(self) -> bool:
+        """Whether an answer may come after the end of the round that asked for it."""
+        return self.fleet.settings.rounds.lets_answers_be_late
+
     def begin(self, round_number: int, reached: Iterable[int]) -> list[int]:
         """Return the devices that a round asks, ascending: those that can be reached and are not at work.
 
@@ -225,11 +230,10 @@ class Timekeeper:
         self, replies: RoundReplies[SoftLabels], in_time: Sequence[int], late: Mapping[int, UnderWay]
     ) -> tuple[Mapping[int, SoftLabels], tuple[Reopened[SoftLabels], ...]]:
         """Return the votes about a round's samples and the rounds that late answers reach."""
-        lets_be_late = self.fleet.settings.rounds.lets_answers_be_late
-        if not lets_be_late and len(in_time) == len(replies.votes):
+        if not self.lets_answers_be_late and len(in_time) == len(replies.votes):
             return replies.votes, ()  # they may lie on a disk, and stay there
         votes = {device: replies.votes[device] for device in in_time}
-        if not lets_be_late:
+        if not self.lets_answers_be_late:
             return votes, ()
         told = [Late(device, one.round_number, one.labels) for device, one in sorted(late.items())]
         counted = self._ballots.conclude(replies.round_number, replies.ids, votes, told)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedstill.flower import answer, describe
 from server.federation import Federation
+from simulations.backbones import make_backbones
 from simulations.engines.local import LocalGrid
 from simulations.fleet.plots import answers_plot, time_accuracy_plot
 from simulations.fleet.run import clock_of
@@ -69,6 +70,7 @@ def play(scenario: Scenario, out: Path, hosts: int, until: int | None = None) ->
     """Run or resume a scenario's rounds; with `until`, as if it were killed after that round."""
     setup = Setup(scenario, out, workers=1, engine="local")
     shelf = open_shelf(setup.assets, scenario)
+    make_backbones(scenario, shelf)
     carried = [SimulatedHost(setup, place, hosts) for place in range(hosts)]
     app = ClientApp()
 
@@ -123,3 +125,18 @@ def test_synchronous_rounds_of_a_fleet_that_is_always_there_differ_in_nothing_bu
     assert rows == play(scenario.model_copy(update={"fleet": None}), tmp_path / "plain", hosts=1).knowledge.rows
     slowest = [max(found["answer_seconds"]["slowest"] for found in row["device_classes"].values()) for row in virtual]
     assert [row["round_seconds"] for row in virtual] == pytest.approx(slowest)
+
+
+def test_a_round_in_which_only_observers_come_in_time_waits_for_the_votes_of_later_ones(
+    small: Scenario, tmp_path: Path
+) -> None:
+    classes = {name: {**KIND, "train_samples_per_second": 10} for name in SPEEDS}
+    raw = {
+        **small.model_dump(exclude_none=True),
+        "rounds": ROUNDS,
+        "fleet": {"classes": classes, "rounds": {"policy": "deadline", "deadline_seconds": 2}},
+    }
+    changes = ["device_classes.zero2w.learner='observer'", "exchange.quorum=0.1"]
+    rows = play(resolved(raw, changes, "test"), tmp_path / "run", hosts=1).knowledge.rows
+    assert [(row["answers"], row["trained"], row["observed"]) for row in rows] == [(1, 0, 1)] * ROUNDS
+    assert [row["virtual"]["device_classes"]["pi5"]["asked"] for row in rows] == [1, 0, 0]  # still at work

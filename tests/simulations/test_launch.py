@@ -10,9 +10,10 @@ from simulations.scenario import Scenario
 
 
 @pytest.mark.parametrize(
-    ("hosts", "least", "devices_per_host", "expected"), [(0, 1, 500, 1), (0, 2, 500, 2), (0, 2, 3, 3), (4, 2, 3, 4)]
+    ("hosts", "least", "devices_per_host", "expected"),
+    [(0, 1, 500, 1), (0, 2, 500, 2), (0, 2, 3, 3), (4, 2, 3, 4), (9, 1, 500, 8), (0, 9, 500, 8)],
 )
-def test_hosts_are_those_asked_for_or_as_many_as_cores_and_small_messages_take(
+def test_hosts_are_those_asked_for_or_as_many_as_cores_and_small_messages_take_and_none_without_devices(
     small: Scenario,
     hosts: int,
     least: int,

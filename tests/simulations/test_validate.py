@@ -58,3 +58,14 @@ def test_a_student_of_ones_own_that_can_not_do_is_refused_by_its_place_in_one_li
 def test_a_student_of_ones_own_that_can_be_exported_is_taken(small: Scenario, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     validate(of(small, f"{tmp_path}/own.py:linear"))
+
+
+def test_a_gpu_that_is_not_here_is_missed_before_the_run_unless_other_machines_compute(
+    small: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cohort = small.cohort.model_copy(update={"device": "cuda"})
+    scenario = small.model_copy(update={"executor": "cohort", "cohort": cohort})
+    with pytest.raises(ConfigError, match="torch finds no GPU here"):
+        validate(scenario)
+    validate(scenario, elsewhere=True)
