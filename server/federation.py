@@ -27,6 +27,8 @@ from server.checkpoints import Checkpoints
 
 Row = dict[str, Any]
 DOUBTING = ("reputable-experts", "selective-teacher")
+MOST_REPUTATIONS = 100
+"""Devices whose reputation a round's row tells."""
 
 
 class LabelledImages(Protocol):
@@ -169,12 +171,17 @@ def measure(task_name: str, architecture_name: str, state: State, data: Labelled
 
 
 def _of_devices(replies: RoundReplies, consensus: Consensus) -> dict[str, float | None]:
-    """Return each device's mean reputation over the classes that it has one about, nothing for a rule without any."""
+    """Return devices' mean reputations over the classes that they have one about, nothing for a rule without any.
+
+    Of large fleets only those of least reputation are told: a row is written for every round, and kept.
+    """
     if consensus.reputation is None:
         return {}
     known = [values[~np.isnan(values)] for values in consensus.reputation]
     means = [float(values.mean()) if len(values) else None for values in known]
-    return dict(zip(map(str, sorted(replies.votes)), means, strict=True))
+    found = zip(sorted(replies.votes), means, strict=True)
+    least = sorted(found, key=lambda one: (one[1] is None, one[1]))[:MOST_REPUTATIONS]
+    return {str(device): mean for device, mean in sorted(least)}
 
 
 def _work(kind: str, plan: Plan, data: ServerData, name: str, *arguments: Any) -> Any:

@@ -191,6 +191,7 @@ def federate(
     )
     rounds = FederatedDistillation if clock is None else partial(TimedDistillation, clock)
     strategy = rounds(exchange, federation.conclude, policy, finished + 1, scratch=setup.out)
-    strategy.traffic, strategy.heard = federation.traffic, progress.heard
+    strategy.traffic = federation.traffic
+    strategy.asking, strategy.heard = progress.asking, progress.heard
     strategy.start(grid, num_rounds=scenario.rounds, timeout=wire.timeout)
     return federation

@@ -115,6 +115,10 @@ class RunProgress:
         else:
             self._say(f"{name}: {done}/{total}")
 
+    def asking(self, parts: int) -> None:
+        """Note how many parts the next step has; of a fleet in virtual time not all devices are there to be asked."""
+        self._each = parts
+
     def step(self, done: int, note: str = "") -> None:
         """Show that `done` steps of the stage are done."""
         self._end_parts()

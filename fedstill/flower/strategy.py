@@ -117,6 +117,7 @@ class RoundStrategy(Strategy, Generic[A]):
         sends_weights: whether the packets are weights, and travel in the record that is theirs alone.
 
     Attributes:
+        asking: told how many devices a round asks, before it does.
         heard: told after each host's answer how many devices of the round have answered, whatever they said.
     """
 
@@ -135,6 +136,7 @@ class RoundStrategy(Strategy, Generic[A]):
         self.first_round = first_round
         self._record = WEIGHTS if sends_weights else PACKETS
         self.traffic = Traffic()
+        self.asking: Callable[[int], object] = lambda _: None
         self.heard: Callable[[int], object] = lambda _: None
         self.device_classes: dict[int, str] = {}
         self._hosts: dict[int, list[int]] = {}
@@ -182,6 +184,7 @@ class RoundStrategy(Strategy, Generic[A]):
         reached = sorted(device for devices in self._hosts.values() for device in devices)
         self._asked = self._choose(server_round, reached)
         asked = None if self._asked is None else set(self._asked)
+        self.asking(len(reached if asked is None else asked))
         for node, devices in sorted(self._hosts.items()):
             own = devices if asked is None else [device for device in devices if device in asked]
             if not own:

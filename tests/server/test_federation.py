@@ -141,6 +141,17 @@ def test_late_answers_change_what_their_round_decided_and_judge_nobody_twice(sma
     assert rows[1]["entropy_before"] is None
 
 
+def test_of_large_fleets_the_least_reputable_are_logged(
+    small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.federation.MOST_REPUTATIONS", 2)
+    rows: list[Row] = []
+    server = federation(with_rule(small, "reputable-experts"), tmp_path, rows)
+    server.conclude(replies(server, 1))
+    assert [*rows[0]["reputation"]] == ["0", "3"]  # the liar, and the first of those that are equal
+    assert server.knowledge.reputation.keys() == {0, 1, 2, 3}
+
+
 def test_a_rule_that_keeps_no_reputation_logs_none(small: Scenario, tmp_path: Path) -> None:
     rows: list[Row] = []
     server = federation(with_rule(small, "mean"), tmp_path, rows)

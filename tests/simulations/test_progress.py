@@ -56,8 +56,12 @@ def test_devices_of_hosts_elsewhere_are_shown_when_they_are_heard_of(monkeypatch
         progress.heard(20)
         progress.heard(25)
         part_done()
+        progress.step(1)
+        progress.asking(5)
+        progress.heard(4)
     shown = output.getvalue()
     assert [shown.count(f"devices {done}/40") for done in (20, 25, 26)] == [1, 1, 1]
+    assert "in 2, devices 4/5" in shown
 
 
 def test_devices_of_no_round_show_nothing() -> None:

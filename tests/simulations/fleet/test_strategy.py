@@ -55,6 +55,8 @@ class Run:
         self.app.query("devices")(lambda message, context: describe(message, dict(enumerate(kinds))))
         self.app.train("distill")(self._distill)
         self.strategy = TimedDistillation(self.clock, self.exchange, self._conclude, policy, 1)
+        self.told: list[int] = []
+        self.strategy.asking = self.told.append
 
     def rounds(self, count: int) -> "Run":
         self.strategy.start(LocalGrid(self.app, 1, {}), num_rounds=count)
@@ -124,6 +126,7 @@ def test_a_device_at_work_is_not_asked_again_and_catches_up_later() -> None:
     assert asked[1] == {0, 1, 2, 3, 4, 5}
     assert asked[2] == {0, 1, 2, 3}
     assert asked[3] == asked[1]
+    assert run.told == [len(asked[number]) for number in range(1, 7)]
     assert not [replies.refused for replies in run.seen if replies.refused]
     newest = {cache.checksum for cache in run.asked[max(asked)].values()}
     assert len(newest) == 1
