@@ -70,6 +70,9 @@ class Clock(Protocol):
     def lets_answers_be_late(self) -> bool:
         """Whether an answer may come after the end of the round that asked for it."""
 
+    def rounds_of(self, device: int) -> tuple[int, ...]:
+        """Return the rounds whose work a device has done, ascending."""
+
     def row(self) -> Mapping[str, Any]:
         """Return what the last round adds to its row."""
 
@@ -217,7 +220,7 @@ class Federation:
         self.traffic = Traffic()
         self._checkpoints = checkpoints
         self._on_round = on_round
-        self._clock = clock
+        self.clock = clock
         self._task = load_task(plan.task)
         builtin = rules(plan.consensus)
         self._rule = resolve("consensus rule", plan.consensus.rule, builtin)
@@ -287,7 +290,7 @@ class Federation:
         if not self.plan.observers:
             return replies
         observing = [device for device in votes if kinds[device] in self.plan.observers]
-        others_come_late = self._clock is not None and self._clock.lets_answers_be_late
+        others_come_late = self.clock is not None and self.clock.lets_answers_be_late
         if observing and len(observing) == len(votes) and not others_come_late:
             raise QuorumError(f"round {replies.round_number}: only observers answered; check the devices that learn")
         trained = votes if isinstance(votes, Ballots) else dict(votes)  # those on the disk are too many for memory
@@ -397,7 +400,7 @@ class Federation:
             **work,
             "uplink_bytes": sum(self.traffic.uplink.values()),
             "downlink_bytes": sum(self.traffic.downlink.values()),
-            **({} if self._clock is None else self._clock.row()),
+            **({} if self.clock is None else self.clock.row()),
         }
 
     def _teacher_row(self, updated: teacher.Updated | None) -> Row:
@@ -431,7 +434,7 @@ class Federation:
                 "downlink": dict(self.traffic.downlink),
                 "messages": self.traffic.messages,
                 "envelope_bytes": self.traffic.envelope_bytes,
-                **({} if self._clock is None else {"clock": self._clock.stored()}),
+                **({} if self.clock is None else {"clock": self.clock.stored()}),
             },
         )
 
@@ -443,8 +446,8 @@ class Federation:
         self.exchange.class_caches = {name: load_cache(held) for name, held in stored["class_caches"].items()}
         self.exchange.previous = {name: load_cache(held) for name, held in stored["previous"].items()}
         self.exchange.acknowledged = dict(stored["acknowledged"])
-        if self._clock is not None:
-            self._clock.restore(stored["clock"])
+        if self.clock is not None:
+            self.clock.restore(stored["clock"])
         classes = self._task.classes
         self.exchange.bases = {device: load_base(base, classes) for device, base in stored["bases"].items()}
         self.traffic = Traffic(stored["uplink"], stored["downlink"], stored["messages"], stored["envelope_bytes"])

@@ -86,7 +86,9 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     few, many = len(alone(scenario)), scenario.devices
     if few < many:
         progress.note(f"local-only training of {few:,} of {many:,} devices, as references.local_only says")
-    for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, setup.out / "references")):
+    took_part = None if federation.clock is None else federation.clock.rounds_of
+    folder = setup.out / "references"
+    for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, folder, took_part)):
         if place == 0:
             total = left + len(done)
             progress.stage("references", total, len(done))

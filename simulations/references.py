@@ -6,7 +6,7 @@ other methods don't either.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,26 +32,30 @@ from simulations.shared import SharedReferences, key_of_central, key_of_local_on
 from simulations.shelf import kept_shelf
 
 
-def local_only(setup: Setup, number: int) -> float:
-    """Return the test accuracy of a device that repeats the local training of all rounds without any exchange."""
+def local_only(setup: Setup, number: int, rounds: Sequence[int]) -> float:
+    """Return the test accuracy of a device that repeats the local training of its rounds without any exchange."""
     scenario, shelf = setup.scenario, kept_shelf(setup.assets)
     task = load_task(scenario.task)
     kind = scenario.device_classes[scenario.class_of(number)]
     model = build(architecture(kind.student), task, torch_seed(scenario.seed, "device", number))
     data = device_data(shelf, number)
-    for round_number in range(1, scenario.rounds + 1):
-        active = scenario.exchange.active
-        if active and number not in _asked(scenario.seed, round_number, scenario.devices, active):
-            continue
+    for round_number in rounds:
         seed = torch_seed(scenario.seed, "revisit", number, round_number)
         data, _ = data_in(scenario, shelf, number, round_number)
         revisit(model, data, task, scenario.device, seed)
     return accuracy(model, shelf.test.images, shelf.test.labels, task)
 
 
+def rounds_of(scenario: Scenario, number: int) -> tuple[int, ...]:
+    """Return the rounds that ask a device of a run that lives in no virtual time, ascending."""
+    active, seed, devices = scenario.exchange.active, scenario.seed, scenario.devices
+    everything = range(1, scenario.rounds + 1)
+    return tuple(one for one in everything if not active or number in _asked(seed, one, devices, active))
+
+
 @lru_cache(maxsize=1024)
 def _asked(seed: int, round_number: int, devices: int, active: int) -> frozenset[int]:
-    """Return the devices that a round asks, drawn once for all devices that this process computes."""
+    """Return the devices that a round asks, drawn once for all of them."""
     return frozenset(participants(seed, round_number, range(devices), active))
 
 
@@ -117,11 +121,24 @@ def _call(name: str, work: Callable[..., float], *arguments: Any) -> tuple[str, 
     return name, work(*arguments)
 
 
-def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def references(
+    setup: Setup,
+    plan: Plan,
+    teacher: State,
+    folder: Path,
+    took_part: Callable[[int], tuple[int, ...]] | None = None,
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Compute what is missing of the references that the scenario wants.
 
     Yields how many are still to do, and what is known so far. Names are `central.<class>`, with a teacher
     `teacher_only.<class>`, and `local_only.<device>`.
+
+    Args:
+        setup: the run.
+        plan: of the federation.
+        teacher: the initial teacher.
+        folder: where results are kept.
+        took_part: returns the rounds in which a device learned; None: in all that ask it.
     """
     scenario = setup.scenario
     calls: dict[str, tuple[Any, ...]] = {}
@@ -135,8 +152,9 @@ def references(setup: Setup, plan: Plan, teacher: State, folder: Path) -> Iterat
             calls[f"teacher_only.{name}"] = (teacher_only, setup, plan, name, teacher)
             keys[f"teacher_only.{name}"] = key_of_teacher_only(scenario, student, plan.teacher.architecture, teacher)
     for number in alone(scenario):
-        calls[f"local_only.{number}"] = (local_only, setup, number)
-        keys[f"local_only.{number}"] = key_of_local_only(scenario, number)
+        rounds = rounds_of(scenario, number) if took_part is None else took_part(number)
+        calls[f"local_only.{number}"] = (local_only, setup, number, rounds)
+        keys[f"local_only.{number}"] = key_of_local_only(scenario, number, rounds)
     shared = SharedReferences(setup.references)
     done: dict[str, float] = {}
     for name in calls:

@@ -6,6 +6,7 @@ the same.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from fedstill.learning import State
 from simulations.scenario import Scenario
 
 
-def key_of_local_only(scenario: Scenario, number: int) -> str:
-    """Return what the local training of a device depends on: data, who is asked when, its student and the revisit."""
+def key_of_local_only(scenario: Scenario, number: int, rounds: Sequence[int]) -> str:
+    """Return what the local training of a device depends on: data, its rounds, its student and the revisit."""
     kind = scenario.device_classes[scenario.class_of(number)]
     device = scenario.device.model_dump(include={"revisit", "logit_adjustment", "prior_floor"})
-    rounds = [scenario.rounds, scenario.exchange.active]
-    return _key("local_only", _data(scenario), number, kind.student, device, rounds)
+    # A device's stream is drawn over all of the run's rounds, its schedules of a round know nothing of the others.
+    return _key("local_only", _data(scenario), number, kind.student, device, scenario.rounds, list(rounds))
 
 
 def key_of_central(scenario: Scenario, student: str) -> str:

@@ -20,7 +20,7 @@ from server.federation import measure
 from simulations.baselines.half import Outcome
 from simulations.baselines.loop import row, write_rows
 from simulations.progress import RunProgress
-from simulations.references import central_state, local_only
+from simulations.references import central_state, local_only, rounds_of
 from simulations.setup import Setup
 from simulations.shared import SharedReferences, key_of_central, key_of_local_only
 from simulations.shelf import Shelf
@@ -30,7 +30,8 @@ def run_local_only(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress
     """Let each device repeat the local training of all rounds; nothing is released, the devices are measured."""
     scenario = setup.scenario
     shared = SharedReferences(setup.references)
-    keys = [key_of_local_only(scenario, number) for number in range(scenario.devices)]
+    rounds = [rounds_of(scenario, number) for number in range(scenario.devices)]
+    keys = [key_of_local_only(scenario, number, own) for number, own in enumerate(rounds)]
     paths = [setup.out / "references" / f"local_only.{number}.json" for number in range(scenario.devices)]
     for key, path in zip(keys, paths, strict=True):
         if not path.exists() and (known := shared.get(key)) is not None:
@@ -38,7 +39,8 @@ def run_local_only(grid: Grid, setup: Setup, shelf: Shelf, progress: RunProgress
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     done = len(paths) - len(missing)
     progress.stage("devices, each alone", len(paths), done)
-    for place, score in unordered(local_only, [(setup, number) for number in missing], setup.workers):
+    calls = [(setup, number, rounds[number]) for number in missing]
+    for place, score in unordered(local_only, calls, setup.workers):
         write_json(paths[missing[place]], score)
         shared.put(keys[missing[place]], score)
         done += 1

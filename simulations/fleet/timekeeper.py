@@ -1,7 +1,8 @@
 """The virtual clock of a run: who is asked, when answers come, and which of them a round may use.
 
-What lasts from round to round is the time, the answers that are still under way, the devices that have yet to fail, and
-the votes that late answers may join; all of it is in the checkpoint. Everything else follows from the run's seed.
+What lasts from round to round is the time, the answers that are still under way, the devices that have yet to fail, the
+votes that late answers may join, and who has worked in which round; all of it is in the checkpoint. Everything else
+follows from the run's seed.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from fedstill.consensus.ballots import Ballots
 from fedstill.errors import QuorumError
 from fedstill.participation import participants
 from fedstill.rounds import Reopened, RoundReplies
@@ -62,6 +64,7 @@ class Timekeeper:
         self.now = 0.0
         self.under_way: dict[int, UnderWay] = {}
         self._failing: dict[int, Trip] = {}
+        self._worked: dict[int, int] = {}  # by device a bit for each round
         self._begun = 0.0
         self._offline: list[int] = []
         self._ballots = OpenBallots(fleet.quorum)
@@ -111,6 +114,11 @@ class Timekeeper:
         if fleet.active and rounds.policy == "buffered":
             limit = max(0, fleet.active - sum(way.arrived > begun for way in work.values()))
         return participants(fleet.seed, round_number, there, limit) if limit < len(there) else there
+
+    def rounds_of(self, device: int) -> tuple[int, ...]:
+        """Return the rounds whose work a device has done, ascending."""
+        worked = self._worked.get(device, 0)
+        return tuple(number for number in range(1, worked.bit_length()) if worked >> number & 1)
 
     def fails(self, device: int, round_number: int) -> float | None:
         """Return after which share of its work a device fails in a round; None: it does not."""
@@ -163,6 +171,8 @@ class Timekeeper:
         )
         self._row = row_of(self.fleet, self._presence, course)
         self.now = course.until
+        for device in replies.votes:
+            self._worked[device] = self._worked.get(device, 0) | 1 << number
         failed = {**self._failing, **lost}
         self._failing = {device: way for device, way in failed.items() if way.arrived > self.now}
         for presence in self._presences.values():
@@ -201,13 +211,19 @@ class Timekeeper:
             }
             for device, one in self.under_way.items()
         }
-        failing = {device: list(astuple(way)) for device, way in self._failing.items()}
-        return {"now": self.now, "under_way": under_way, "failing": failing, "ballots": self._ballots.stored()}
+        return {
+            "now": self.now,
+            "under_way": under_way,
+            "failing": {device: list(astuple(way)) for device, way in self._failing.items()},
+            "worked": {device: f"{rounds:x}" for device, rounds in self._worked.items()},
+            "ballots": self._ballots.stored(),
+        }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Take over what `stored` returned."""
         self.now = stored["now"]
         self._ballots.restore(stored["ballots"])
+        self._worked = {device: int(rounds, 16) for device, rounds in stored["worked"].items()}
         self._failing = {device: Trip(*way) for device, way in stored["failing"].items()}
         self.under_way = {
             device: UnderWay(one["round"], Trip(*one["trip"]), load_labels(one["labels"]), one["metrics"])
@@ -230,11 +246,13 @@ class Timekeeper:
         self, replies: RoundReplies[SoftLabels], in_time: Sequence[int], late: Mapping[int, UnderWay]
     ) -> tuple[Mapping[int, SoftLabels], tuple[Reopened[SoftLabels], ...]]:
         """Return the votes about a round's samples and the rounds that late answers reach."""
-        if not self.lets_answers_be_late and len(in_time) == len(replies.votes):
-            return replies.votes, ()  # they may lie on a disk, and stay there
-        votes = {device: replies.votes[device] for device in in_time}
         if not self.lets_answers_be_late:
+            own = replies.votes
+            votes = own if isinstance(own, Ballots) else dict(own)  # those on the disk are too many for memory
+            for device in set(own) - set(in_time):
+                del votes[device]
             return votes, ()
+        votes = {device: replies.votes[device] for device in in_time}
         told = [Late(device, one.round_number, one.labels) for device, one in sorted(late.items())]
         counted = self._ballots.conclude(replies.round_number, replies.ids, votes, told)
         following = replies.round_number + 1

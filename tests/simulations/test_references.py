@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedstill.rng import torch_seed
 from server import students
 from simulations import host
 from simulations.host import device_data
@@ -36,6 +37,32 @@ def test_references_that_are_not_wanted_are_not_computed(small: Scenario, tmp_pa
     assert scenario.teacher is not None
     initial = students.initial(scenario.task, scenario.teacher.architecture, 0)
     assert list(references(setup, plan_of(setup), initial, tmp_path / "references")) == [(0, {})]
+
+
+def test_a_device_repeats_alone_the_rounds_in_which_it_learned(
+    small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = small.references.model_copy(update={"teacher_only": False, "central": False})
+    scenario = small.model_copy(update={"references": wanted})
+    setup = Setup(scenario, tmp_path, workers=1, engine="local")
+    open_shelf(setup.assets, scenario)
+    trained: dict[int, list[int]] = {number: [] for number in range(scenario.devices)}
+
+    def revisit(model: object, data: object, task: object, settings: object, seed: int) -> None:
+        number, one = next(key for key, known in seeds.items() if known == seed)
+        trained[number].append(one)
+
+    seeds = {
+        (number, one): torch_seed(scenario.seed, "revisit", number, one)
+        for number in range(scenario.devices)
+        for one in (1, 2)
+    }
+    monkeypatch.setattr("simulations.references.revisit", revisit)
+    took_part: dict[int, tuple[int, ...]] = {0: (1, 2), 1: (2,), 2: (), 3: (1,)}
+    *_, (left, done) = references(setup, plan_of(setup), {}, tmp_path / "references", took_part.__getitem__)
+    assert left == 0
+    assert len(done) == scenario.devices
+    assert {number: tuple(found) for number, found in trained.items()} == took_part
 
 
 def test_devices_of_a_large_fleet_are_measured_on_a_part_of_the_test_set(

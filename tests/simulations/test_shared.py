@@ -14,7 +14,7 @@ from simulations.baselines.alone import run_local_only
 from simulations.job import plan_of
 from simulations.methods import load_method
 from simulations.progress import RunProgress
-from simulations.references import references
+from simulations.references import references, rounds_of
 from simulations.scenario import Scenario, load_scenario
 from simulations.setup import Setup
 from simulations.shared import SharedReferences, key_of_central, key_of_local_only, key_of_teacher_only
@@ -25,7 +25,7 @@ TEACHER: State = {"weight": torch.zeros(2)}
 
 def keys(scenario: Scenario) -> tuple[str, str, str]:
     return (
-        key_of_local_only(scenario, 0),
+        key_of_local_only(scenario, 0, rounds_of(scenario, 0)),
         key_of_central(scenario, "tiny-conv-m"),
         key_of_teacher_only(scenario, "tiny-conv-m", "tiny-conv-l", TEACHER),
     )
@@ -33,7 +33,7 @@ def keys(scenario: Scenario) -> tuple[str, str, str]:
 
 def test_methods_that_train_alike_share_and_others_do_not() -> None:
     own, fedmd, dsfl = (keys(load_method("digits", name)) for name in ("fedstill", "fedmd", "dsfl"))
-    assert own[0] == key_of_local_only(load_method("digits", "local-only"), 0)
+    assert own[0] == keys(load_method("digits", "local-only"))[0]
     assert fedmd == dsfl
     assert own[0] != fedmd[0]  # the product's local training knows the class prior
     assert own[1:] == fedmd[1:]
@@ -66,7 +66,8 @@ def test_another_initial_teacher_and_another_device_have_references_of_their_own
     scenario = load_scenario("digits")
     other = key_of_teacher_only(scenario, "tiny-conv-m", "tiny-conv-l", {"weight": torch.ones(2)})
     assert other != keys(scenario)[2]
-    assert key_of_local_only(scenario, 1) != key_of_local_only(scenario, 0)
+    own = [key_of_local_only(scenario, number, rounds) for number, rounds in ((0, (1, 2)), (1, (1, 2)), (0, (2,)))]
+    assert len(set(own)) == 3
 
 
 def setup_of(small: Scenario, folder: Path) -> tuple[Setup, Plan]:

@@ -127,6 +127,10 @@ def test_a_device_at_work_is_not_asked_again_and_catches_up_later() -> None:
     assert asked[2] == {0, 1, 2, 3}
     assert asked[3] == asked[1]
     assert run.told == [len(asked[number]) for number in range(1, 7)]
+    assert [run.clock.rounds_of(device) for device in (0, 4)] == [(1, 2, 3, 4, 5, 6), (1, 3, 5)]
+    restored = Timekeeper(run.clock.fleet)
+    restored.restore(run.clock.stored())
+    assert restored.rounds_of(4) == (1, 3, 5)
     assert not [replies.refused for replies in run.seen if replies.refused]
     newest = {cache.checksum for cache in run.asked[max(asked)].values()}
     assert len(newest) == 1
