@@ -13,6 +13,7 @@ from rich.console import Console
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
+from fedstill.flower.strategy import IN_MEMORY
 from fedstill.tasks import load_task
 from fedstill.workers import prepare_torch
 from server.checkpoints import Checkpoints
@@ -173,6 +174,9 @@ def federate(
     if plan.teacher is not None:
         progress.stage("initial teacher", 1)
     clock = clock_of(scenario, setup.out)
+    size = 4 * (wire.active or scenario.devices) * wire.per_round * task.classes
+    if clock is not None and clock.lets_answers_be_late and size > IN_MEMORY:
+        progress.note(f"answers may be late: {size / 1e9:.1f} GB of memory for each round that still awaits some")
     federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round, clock)
     if plan.teacher is not None:
         progress.step(1)
