@@ -65,7 +65,7 @@ def validate(scenario: Scenario, *, elsewhere: bool = False) -> None:
             model = build(architecture(name), task, seed=0)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
-        _check_logits(place, name, model, task.input_shape, task.classes)
+        check_logits(place, name, model, task)
         if place != TEACHER and ":" in name and not scenario.method.server:
             _check_export(place, name, model, task)
     check_fleet(scenario)
@@ -82,7 +82,19 @@ def _check_export(place: str, name: str, model: nn.Module, task: Task) -> None:
             raise ConfigError(f"{place}: {name!r} could not be released: {error}") from error
 
 
-def _check_logits(place: str, name: str, model: object, input_shape: tuple[int, int, int], classes: int) -> None:
+def check_logits(place: str, name: str, model: object, task: Task) -> None:
+    """Check that a model returns logits for a task's images.
+
+    Args:
+        place: where the model is named.
+        name: its architecture.
+        model: what was built of it.
+        task: what it is to learn.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    input_shape, classes = task.input_shape, task.classes
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{place}: {name!r} does not return a torch module")
     model.eval()

@@ -12,9 +12,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 EVERY = 0.05  # seconds between readings of a sensor that tells watts
+COUNTED = 10.0  # and of a counter, which takes minutes at least to begin anew
 RAILS = re.compile(r"(\w+)_([AV])\b[^=\n]*=\s*([0-9.]+)")
 INA = re.compile(r"ina\d{3,4}")
 WHOLE_BOARD = "VDD_IN"  # the rail of a Jetson that all others hang on
@@ -53,11 +55,14 @@ class Counter(Meter):
         self._ranges = [int((folder / "max_energy_range_uj").read_text()) for folder in folders]
 
     def joules(self, work: Callable[[], None]) -> float:
-        """Return the energy that was taken while `work` ran, which is less than one range."""
-        before = self._read()
-        work()
-        spent = [after - first for first, after in zip(before, self._read(), strict=True)]
-        return sum(found + (span if found < 0 else 0) for found, span in zip(spent, self._ranges, strict=True)) / 1e6
+        """Return the energy that was taken while `work` ran, however often the counters began anew."""
+        readings = [self._read()]
+        _meanwhile(work, COUNTED, lambda: readings.append(self._read()))
+        readings.append(self._read())
+        spent = 0
+        for earlier, later in pairwise(readings):
+            spent += sum((end - begin) % span for begin, end, span in zip(earlier, later, self._ranges, strict=True))
+        return spent / 1e6
 
     def _read(self) -> list[int]:
         return [int((folder / "energy_uj").read_text()) for folder in self._folders]
@@ -78,27 +83,38 @@ class Gauge(Meter):
 
     def joules(self, work: Callable[[], None]) -> float:
         """Return the energy that was taken while `work` ran."""
-        readings, failures, ended = [self._watts()], list[OSError](), threading.Event()
-
-        def read() -> None:
-            try:
-                while not ended.wait(EVERY):
-                    readings.append(self._watts())
-            except OSError as error:
-                failures.append(error)
-
-        reader = threading.Thread(target=read, daemon=True)
-        begin = time.monotonic()
-        reader.start()
-        try:
-            work()
-        finally:
-            took = time.monotonic() - begin
-            ended.set()
-            reader.join()
-        if failures:
-            raise failures[0]
+        readings = [self._watts()]
+        took = _meanwhile(work, EVERY, lambda: readings.append(self._watts()))
         return took * sum(readings) / len(readings)
+
+
+def _meanwhile(work: Callable[[], None], every: float, read: Callable[[], None]) -> float:
+    """Do some work, with a reading every so many seconds beside it, and return the seconds that it took.
+
+    Raises:
+        OSError: of a reading.
+    """
+    failures, ended = list[OSError](), threading.Event()
+
+    def reads() -> None:
+        try:
+            while not ended.wait(every):
+                read()
+        except OSError as error:
+            failures.append(error)
+
+    reader = threading.Thread(target=reads, daemon=True)
+    begin = time.monotonic()
+    reader.start()
+    try:
+        work()
+    finally:
+        took = time.monotonic() - begin
+        ended.set()
+        reader.join()
+    if failures:
+        raise failures[0]
+    return took
 
 
 def find(root: Path = Path("/")) -> tuple[Meter | None, str]:

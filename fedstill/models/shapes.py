@@ -48,19 +48,25 @@ class Shape:
         return net(task, stages=self.stages, block=block)
 
     def scaled(self, width: float) -> "Shape":
-        """Return the shape with `width` times the channels, in multiples of `MULTIPLE`; at 1 they stay as they are."""
+        """Return the shape with `width` times the channels, in multiples of `MULTIPLE`; at 1 they stay as they are.
+
+        No layer has more than `MAX_WIDTH`.
+        """
         if width == 1:
             return self
         return self._with(
-            tuple(max(MULTIPLE, MULTIPLE * round(width * channels / MULTIPLE)) for channels in stage)
+            tuple(min(MAX_WIDTH, max(MULTIPLE, MULTIPLE * round(width * channels / MULTIPLE))) for channels in stage)
             for stage in self.stages
         )
 
     def deepened(self, blocks: int) -> "Shape":
-        """Return the shape with more blocks, like the last one, or with fewer, while a stage has more than one."""
+        """Return the shape with more blocks, like the last one, or with fewer, while a stage has more than one.
+
+        It has `MAX_BLOCKS` at most.
+        """
         stages = list(self.stages)
         if blocks > 0:
-            stages[-1] += (stages[-1][-1],) * blocks
+            stages[-1] += (stages[-1][-1],) * min(blocks, MAX_BLOCKS - sum(map(len, stages)))
         for _ in range(-blocks):
             longest = max(range(len(stages)), key=lambda place: (len(stages[place]), place))
             if len(stages[longest]) > 1:

@@ -79,10 +79,12 @@ class Exported:
         material: holds the validation and calibration samples.
 
     Raises:
-        ExportError: the student can't be exported.
+        ExportError: the student can't be exported, or came to no numbers as it learned.
     """
 
     def __init__(self, folder: Path, shape: Shape, state: State, material: Material) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            raise ExportError(f"{shape} has parameters that are no numbers: its training went astray")
         self._task, self._material = load_task(material.task), material
         self._model = restored(shape.build, self._task, state)
         self._source, self._target = folder / "fp32.onnx", folder / "student.onnx"

@@ -6,6 +6,7 @@ the head's logits stay float. For students that lose more than the gate allows t
 """
 
 import importlib.util
+import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,17 +81,21 @@ def distil_aware(
     Raises:
         ExportError: torchao can't rewrite the student, or the result can't be exported; no file is written.
     """
-    try:
-        converted = _learned(deepcopy(model), task, student, lesson)
-        export(converted, task, target)
-        write_stripped(unshared(onnx.load(target)), target)
-    except Exception as error:  # of torch's exporters and torchao's rewriting, which raise whatever they meet
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{student} can't learn under quantization: {reason}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / target.name
+        try:
+            converted = _learned(deepcopy(model), task, student, lesson)
+            export(converted, task, exported)
+            proto = write_stripped(unshared(onnx.load(exported)), exported)
+            content = exported.read_bytes()
+            found = logits(content, task, calibration)
+        except Exception as error:  # of torch's exporters, torchao's rewriting and the runtime, whatever they meet
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(f"{student} can't learn under quantization: {reason}") from error
     with torch.no_grad():
         wanted: Floats = converted(normalize(calibration, task)).numpy()
-    found = logits(target.read_bytes(), task, calibration)
-    return onnx.load(target), float(np.mean(wanted.argmax(axis=1) == found.argmax(axis=1)))
+    target.write_bytes(content)
+    return proto, float(np.mean(wanted.argmax(axis=1) == found.argmax(axis=1)))
 
 
 def _learned(model: nn.Module, task: Task, student: str, lesson: Awareness) -> nn.Module:

@@ -14,7 +14,7 @@ from client.emulation import emulated
 from fedstill.errors import ConfigError, ReleaseError
 from fedstill.loading import require
 from server.release.home import default_folder as default_keys
-from simulations.compress import MOST_TRIALS
+from simulations.compress import LEAST_STEPS, MOST_TRIALS
 from simulations.figures import milliseconds, percent, size
 
 # What a search imports when it begins: it must be there.
@@ -35,7 +35,7 @@ def compress(
         int | None, typer.Option(min=1, max=MOST_TRIALS, help=f"Students to try [default: {TRIALS}].")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=16, help="Steps of each one's distillation [default: the run's].")
+        int | None, typer.Option(min=LEAST_STEPS, help="Steps of each one's distillation [default: the run's].")
     ] = None,
     telemetry: Annotated[
         Path | None, typer.Option(help="What `fedstill server telemetry --out` wrote [default: the run's].")

@@ -108,6 +108,20 @@ class Finished:
         return replace((settings.last or settings.distil).of(len(self.ids)), steps=steps)
 
 
+def check_method(scenario: Scenario, place: str) -> None:
+    """Check that a run leaves what a search needs.
+
+    Args:
+        scenario: of the run.
+        place: what it was read from.
+
+    Raises:
+        RunFolderError: its method does not.
+    """
+    if scenario.method.server:
+        raise RunFolderError(f"{place}: method {scenario.method.name} leaves no soft labels to distil from")
+
+
 def open_run(folder: Path) -> Finished:
     """Return the finished run in a folder.
 
@@ -118,8 +132,7 @@ def open_run(folder: Path) -> Finished:
     if not (folder / CONFIG).is_file():
         raise RunFolderError(f"{folder}: no run here ({CONFIG} is missing); `fedstill simulate` makes one")
     scenario = load_scenario(str(folder / CONFIG))
-    if scenario.method.server:
-        raise RunFolderError(f"{folder}: method {scenario.method.name} leaves no soft labels to distil from")
+    check_method(scenario, str(folder))
     stored = Checkpoints(folder / "checkpoints").newest() if (folder / SUMMARY).is_file() else None
     if stored is None:
         raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")

@@ -10,7 +10,7 @@ from fedstill.device_classes import Budget, NumericFormat, budget_of
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.loading import nearest
 from fedstill.models.shapes import FAMILIES, Shape, shape_of
-from simulations.compress import MOST_TRIALS
+from simulations.compress import LEAST_STEPS, MOST_TRIALS
 from simulations.scenario import Scenario
 
 PLAN = "compress.toml"
@@ -51,7 +51,7 @@ class CompressPlan(Settings):
     """What a student may cost."""
     trials: int = Field(ge=1, le=MOST_TRIALS)
     """Candidates to try, the hand-made one included."""
-    steps: int = Field(ge=16)
+    steps: int = Field(ge=LEAST_STEPS)
     """Optimizer steps of each candidate's distillation."""
     formats: tuple[NumericFormat, ...] = Field(min_length=1)
     """Numeric formats that suit the class and its student, the class's own first."""

@@ -15,10 +15,12 @@ from server.compress.learn import Material
 from server.delivery.summary import read
 from server.release.formats import FORMATS
 from server.students import initial
+from simulations.compress import LEAST_STEPS
 from simulations.compress.finished import Finished
 from simulations.compress.plan import ClassFile, CompressPlan, Latency, class_of, searchable
 from simulations.compress.space import Space
 from simulations.telemetry import FILE
+from simulations.validate import check_logits
 
 
 def prepare_plan(
@@ -40,7 +42,13 @@ def prepare_plan(
     """
     kind = class_of(name, run.scenario)
     shape, budget = searchable(kind.student), kind.budget
+    check_logits(f"{name}: student", kind.student, shape.build(run.task), run.task)
     used = run.steps if steps is None else steps
+    if used < LEAST_STEPS:
+        raise ConfigError(
+            f"{run.folder}: its class students took {used} steps, too few to tell students apart; give --steps, "
+            f"{LEAST_STEPS} or more"
+        )
     material = run.material(used)
     measured, left_out = _formats(shape, kind.format, material, budget)
     latency = latency_of(kind, run, telemetry, next(iter(measured.values())).latency_ms)

@@ -9,12 +9,10 @@ import optuna
 from fedstill.device_classes import NumericFormat
 from fedstill.models.shapes import Shape
 from server.compress.learn import Candidate
-from server.compress.prune import MAX_RATIO
 from server.release.formats import FORMATS
 
 WIDTH = (0.5, 2.0)  # times the hand-made student's channels
 DEPTH = (-1, 1)  # blocks more
-FLOOR = WIDTH[0] * (1 - MAX_RATIO)  # of the channels: pruning takes no more of a layer
 SPARSITY, SPARSITY_STEP = 0.75, 0.125  # share of the operations that pruning takes away
 TEMPERATURE = (1.0, 8.0)
 ALPHA, ALPHA_STEP = 0.5, 0.1  # the least weight of the soft labels
@@ -44,8 +42,12 @@ class Space:
 
     @property
     def floor(self) -> Shape:
-        """A student smaller than any that is tried: what does not hold for it holds for none."""
-        return self.hand_made.scaled(FLOOR).deepened(DEPTH[0])
+        """A student smaller than any that is tried: what does not hold for it holds for none.
+
+        Pruning goes on from what it left, so that a channel a layer is all that is sure to stay.
+        """
+        stages = tuple((1,) * len(stage) for stage in self.hand_made.stages)
+        return Shape(self.hand_made.family, stages).deepened(DEPTH[0])
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """Return the candidate of a trial."""

@@ -9,7 +9,7 @@ import tomli_w
 from rich.console import Console
 
 from fedstill.errors import ConfigError
-from fedstill.files import write_atomic
+from fedstill.files import drop_unfinished, write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
 from fedstill.workers import default_workers
@@ -17,11 +17,11 @@ from server.compress.figures import Figures, measure
 from server.compress.learn import Candidate, Material, learn
 from server.release.keys import open_keys
 from simulations.compress.finish import JSON, finish
-from simulations.compress.finished import Finished
+from simulations.compress.finished import Finished, check_method
 from simulations.compress.front import holding, nearest
 from simulations.compress.plan import PLAN, CompressPlan, class_of
 from simulations.compress.prepare import space_of
-from simulations.compress.search import Evaluate, Search
+from simulations.compress.search import STATES, Evaluate, Search
 from simulations.how import Engine, How
 from simulations.launch import launch, prepare
 from simulations.progress import RunProgress
@@ -33,6 +33,7 @@ def run_first(device_class: str, scenario: str, data_dir: Path | None, folder: P
     """Run a scenario in a folder beside the search's, and return it."""
     changes = [] if data_dir is None else [f"data.dir={json.dumps(str(data_dir.resolve()))}"]
     loaded = load_scenario(scenario, changes)
+    check_method(loaded, scenario)
     class_of(device_class, loaded)  # before the time that a run takes
     prepare(loaded, folder, keys)
     launch(folder, How(Engine.local, 0, default_workers(), keys=keys))
@@ -56,6 +57,9 @@ def search_in(
         ConfigError: no student meets the budget.
     """
     with Claim(out), RunProgress(console) as progress:
+        for folder in (out, out / STATES):
+            if folder.is_dir():
+                drop_unfinished(folder)
         write_atomic(out / PLAN, tomli_w.dumps(plan.model_dump(exclude_none=True)).encode())
         search = Search(out, space_of(plan.shape, plan.formats, run), plan.budget, run.scenario.seed)
         try:

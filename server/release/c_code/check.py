@@ -1,9 +1,11 @@
 """What the C sources of a student are worth: compiled with all warnings as errors, run, and measured."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from fedstill.errors import ExportError
 from server.release.c_code.write import SELF_TEST, SOURCE
 
 FLAGS = ("-std=c11", "-Os", "-Wall", "-Werror")
+FIXED = "-fno-pie"
+"""As on a board: where a program may lie anywhere, constants that hold addresses are variables to its loader."""
 PATIENCE = 120  # seconds for the compiler and for the self-test
 
 
@@ -27,26 +31,29 @@ class Compiled:
     ram_bytes: int
 
 
-def compiler() -> str | None:
-    """Return the C compiler of this machine: `CC`, or what is called `cc`; None: there is none."""
-    return shutil.which(os.environ.get("CC") or "cc")
+def compiler() -> list[str] | None:
+    """Return the command of this machine's C compiler: `CC` if it is there, else `cc`; None: there is none."""
+    for name, *options in (shlex.split(os.environ.get("CC", "")) or ["cc"], ["cc"]):
+        if (found := shutil.which(name)) is not None:
+            return [found, *options]
+    return None
 
 
-def compile_and_run(folder: Path, command: str) -> Compiled:
+def compile_and_run(folder: Path, command: Sequence[str]) -> Compiled:
     """Compile the sources of a folder, run their self-test and measure their static memory.
 
     Args:
         folder: holds what `write` wrote.
-        command: the C compiler.
+        command: the C compiler, and options of its own.
 
     Raises:
         ExportError: they don't compile, or answer otherwise than ONNX Runtime.
     """
     with tempfile.TemporaryDirectory() as temporary:
         program, part = str(Path(temporary) / "selftest"), str(Path(temporary) / "student.o")
-        _run([command, *FLAGS, str(folder / SOURCE), str(folder / SELF_TEST), "-o", program])
+        _run([*command, *FLAGS, str(folder / SOURCE), str(folder / SELF_TEST), "-o", program])
         _run([program])
-        _run([command, *FLAGS, "-c", str(folder / SOURCE), "-o", part])
+        _run([*command, *FLAGS, FIXED, "-c", str(folder / SOURCE), "-o", part])
         size = shutil.which("size")
         if size is None:
             raise ExportError("C code: the binutils' `size` is missing beside the compiler")

@@ -44,6 +44,22 @@ def test_rapl_adds_up_packages_and_counts_on_when_a_counter_begins_anew(tmp_path
     assert meter.joules(work) == pytest.approx(2 + 0.5)
 
 
+def test_a_rapl_counter_may_begin_anew_several_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.evaluate.energy.COUNTED", 0.01)
+    place = write(tmp_path, "powercap/intel-rapl:0", name="package-0", energy_uj=0, max_energy_range_uj=10**7)
+    meter, _ = find(tmp_path)
+    assert meter is not None
+
+    def work() -> None:
+        for spent in range(4, 44, 4):  # joules
+            changed = place / "changed"
+            changed.write_text(f"{spent * 10**6 % 10**7}\n")
+            changed.replace(place / "energy_uj")
+            time.sleep(0.3)
+
+    assert meter.joules(work) == pytest.approx(40)
+
+
 def test_an_ina_sensor_that_tells_power_is_read(tmp_path: Path) -> None:
     write(tmp_path, "hwmon/hwmon0", name="cpu_thermal")
     write(tmp_path, "hwmon/hwmon1", name="ina226", power1_input=2_500_000)

@@ -38,6 +38,12 @@ def test_shapes_grow_and_shrink_in_width_and_depth() -> None:
     assert str(shape.deepened(-9)) == "pooled-conv[12/24]"
 
 
+def test_no_shape_grows_beyond_what_a_name_may_spell() -> None:
+    largest = Shape("pooled-conv", ((4000,), (8,) * 62)).scaled(2.0).deepened(5)
+    assert shape_of(str(largest)) == largest
+    assert (largest.stages[0], len(largest.stages[1])) == ((4096,), 63)
+
+
 @pytest.mark.parametrize(
     "name", ["pooled-conv[]", "pooled-conv[,]", "pooled-conv[8/]", "pooled-conv[0]", "pooled-conv[9999]", "odd-conv[8]"]
 )

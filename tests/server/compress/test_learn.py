@@ -1,14 +1,10 @@
 from dataclasses import replace
 
-import numpy as np
-import pytest
 import torch
 
 from fedstill.learning import accuracy, build, restored
 from fedstill.models import architecture
 from fedstill.models.shapes import Shape
-from fedstill.settings import FitSettings
-from fedstill.soft_labels import Floats
 from fedstill.tasks import load_task
 from server.compress.learn import Candidate, Material, learn
 from server.compress.prune import flops
@@ -19,22 +15,6 @@ TASK = load_task(TASK_NAME)
 ARRAYS = load_digits(None)
 SHAPE = Shape("pooled-conv", ((8,), (16, 16)))
 STEPS = 112
-
-
-@pytest.fixture(scope="module")
-def material() -> Material:
-    labels: Floats = np.full((400, TASK.classes), 0.01, dtype=np.float32)
-    labels[np.arange(400), ARRAYS.train_labels[:400]] = 0.91
-    return Material(
-        task=TASK_NAME,
-        seed=0,
-        images=ARRAYS.train_images[:400],
-        labels=labels,
-        server=(ARRAYS.train_images[400:500], ARRAYS.train_labels[400:500]),
-        validation=(ARRAYS.train_images[500:700], ARRAYS.train_labels[500:700]),
-        calibration=ARRAYS.train_images[:50],
-        how=FitSettings(epochs=0, min_steps=STEPS, batch=32, learning_rate=0.05).of(400),
-    )
 
 
 def test_a_student_that_loses_half_of_its_operations_while_it_distils_still_learns(material: Material) -> None:

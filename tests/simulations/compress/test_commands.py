@@ -15,10 +15,13 @@ from server.release.home import default_folder
 from server.release.keys import ROOT, read_trust
 from simulations.compress.commands import compress
 from simulations.compress.finish import JSON, PICTURE, STUDENT
-from simulations.compress.finished import open_run
+from simulations.compress.finished import Finished, open_run
 from simulations.compress.plan import ClassFile
 from simulations.compress.prepare import latency_of
+from simulations.compress.search import STATES
+from simulations.methods import load_method
 from simulations.run_folder import SUMMARY
+from simulations.scenario import dump
 
 
 def test_a_search_leaves_a_front_a_picture_and_a_signed_student(
@@ -39,8 +42,11 @@ def test_a_search_leaves_a_front_a_picture_and_a_signed_student(
     assert manifest.metrics["accuracy_int8"] == found["chosen"]["test_accuracy"]
     assert "(chosen) (hand-made)" in capsys.readouterr().out
     before = (out / STUDENT / "timestamp.json").read_bytes()
+    (out / f".{STUDENT}.1.tmp").mkdir()  # a release was killed
+    (out / STATES / ".0001.pt.1.tmp").write_bytes(b"half")
     compress(out=out, resume=True)  # nothing is left to do, and nothing is done twice
     assert (out / STUDENT / "timestamp.json").read_bytes() == before
+    assert not [*out.rglob(".*.tmp")]
     assert "(chosen) (hand-made)" in capsys.readouterr().out
 
 
@@ -49,10 +55,8 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_is_written(
     limit: str, finished: Path, tmp_path: Path
 ) -> None:
     board, out = tmp_path / "board.toml", tmp_path / "out"
-    board.write_text(f'name = "board"\nstudent = "tiny-separable-s"\nbudget = {{ {limit} = 90, ram = "activations" }}')
-    with pytest.raises(
-        ConfigError, match=r"what comes nearest, pooled-separable\[4/4\].* where 90 are allowed"
-    ) as told:
+    board.write_text(f'name = "board"\nstudent = "tiny-separable-s"\nbudget = {{ {limit} = 9, ram = "activations" }}')
+    with pytest.raises(ConfigError, match=r"what comes nearest, pooled-separable\[1/1\].* where 9 are allowed") as told:
         compress(str(board), run=finished, out=out)
     assert "\n" not in str(told.value)
     assert not out.exists()
@@ -74,18 +78,36 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_is_written(
             'name = "board"\nstudent = "tiny-conv-s"\nbudget = { latency_ms = inf }',
             "latency_ms: Input should be a finite number",
         ),
+        ('name = "board"\nstudent = "pooled-conv[4/4/4/4/4/4]"\nbudget = {}', r"fails on images of \[1, 8, 8\]"),
         ("name = board", "not valid TOML"),
     ],
 )
 def test_a_class_file_that_is_none_is_refused_in_one_line(
-    content: str, message: str, finished: Path, tmp_path: Path
+    content: str, message: str, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     board = tmp_path / "board.toml"
     board.write_text(content)
     with pytest.raises(ConfigError, match=message) as told:
         compress(str(board), run=finished, out=tmp_path / "out")
     assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_students_took_too_few_steps_is_refused_in_one_line(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Finished, "steps", 15)
+    with pytest.raises(ConfigError, match=r"took 15 steps, too few .* give --steps, 16 or more"):
+        compress("mcu", run=finished, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scenario_whose_method_leaves_no_soft_labels_is_refused_before_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(dump(load_method("digits", "fedavg")))
+    with pytest.raises(RunFolderError, match=r"own\.toml: method fedavg leaves no soft labels"):
+        compress("mcu", scenario=str(tmp_path / "own.toml"), out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
 
 
 def test_commands_that_make_no_sense_are_refused(finished: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_c_code_gives_the_bits_of_onnx_runtime(student: onnx.ModelProto, tmp
     assert len(np.unique(expected)) > 30
     arena = write(student, tmp_path, HOW, ("a", "b", "c", "d"), (images, expected))
     found = compile_and_run(tmp_path, CC)
-    assert arena <= found.ram_bytes < arena + 200
+    assert arena <= found.ram_bytes < arena + 16  # alignment
     assert sum(layer.weights.values.size for layer in read(student).layers if layer.weights) < found.flash_bytes
 
 
@@ -100,7 +100,7 @@ def test_it_calls_nothing_so_it_has_no_heap(student: onnx.ModelProto, tmp_path: 
     images = pictures(2, seed=2)
     write(student, tmp_path, HOW, ("a", "b", "c", "d"), (images, answers(student, images)))
     compiled = tmp_path / "student.o"
-    subprocess.run([CC, *FLAGS, "-c", tmp_path / SOURCE, "-o", compiled], check=True)
+    subprocess.run([*CC, *FLAGS, "-c", tmp_path / SOURCE, "-o", compiled], check=True)
     told = subprocess.run(["nm", "--undefined-only", compiled], capture_output=True, text=True, check=True)
     assert set(told.stdout.split()) - {"U"} <= {"memcpy", "memset"}  # what a compiler makes of a loop
 
@@ -113,7 +113,7 @@ def test_it_needs_no_leniency_and_reads_and_writes_nothing_out_of_bounds(
     assert CC is not None
     images = pictures(20, seed=3)
     write(student, tmp_path, HOW, ("a", "b", "c", "d"), (images, answers(student, images)))
-    command = [CC, *FLAGS, *flags, "student.c", "student_selftest.c", "-o", "run"]
+    command = [*CC, *FLAGS, *flags, "student.c", "student_selftest.c", "-o", "run"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert subprocess.run([tmp_path / "run"], check=True, capture_output=True, text=True).stdout.startswith("0 of 80")
 
@@ -138,7 +138,7 @@ def test_label_names_cannot_break_out_of_their_string(student: onnx.ModelProto, 
     write(student, tmp_path, HOW, names, (images, answers(student, images)))
     show = "int main(void) {for (int i = 0; i < 4; i++) puts(student_labels[i]);}"
     (tmp_path / "show.c").write_text(f'#include "student.h"\n#include <stdio.h>\n{show}\n')
-    subprocess.run([CC, *FLAGS, "student.c", "show.c", "-o", "show"], cwd=tmp_path, check=True)
+    subprocess.run([*CC, *FLAGS, "student.c", "show.c", "-o", "show"], cwd=tmp_path, check=True)
     shown = subprocess.run([tmp_path / "show"], check=True, capture_output=True, text=True).stdout
     assert shown == "".join(f"{name}\n" for name in names)
 
@@ -180,8 +180,15 @@ def test_a_float_model_is_refused(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_compiler_that_is_not_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert compiler() is None
+@needs_compiler
+def test_the_compiler_is_that_of_cc_with_its_options_or_what_is_called_cc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cc = shutil.which("cc")
+    for named, expected in (("", [cc]), ("cc -m64 '-DA=b c'", [cc, "-m64", "-DA=b c"]), ("no-such-compiler", [cc])):
+        monkeypatch.setenv("CC", named)
+        assert compiler() == expected
     monkeypatch.delenv("CC")
-    assert compiler() == shutil.which("cc")
+    assert compiler() == [cc]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compiler() is None
