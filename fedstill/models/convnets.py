@@ -55,7 +55,7 @@ class ConvNet(nn.Module):
         return logits
 
     def folded(self) -> Callable[[Tensor], Tensor]:
-        """Return the network as it is now, in evaluation mode, with every BatchNorm folded: less goes through memory."""
+        """Return the network as it is now, for evaluation, with BatchNorm folded: less goes through memory."""
         steps = [_folded(layer) if isinstance(layer, nn.Sequential) else layer for layer in self.features]
 
         def logits(images: Tensor) -> Tensor:
