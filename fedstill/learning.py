@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from fedstill.descent import Descent
 from fedstill.failures import stage
 from fedstill.fit import Fit
+from fedstill.models.folding import folded
 from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task
 
@@ -28,14 +28,6 @@ BLOCK_VALUES = 250_000  # of a block's input: 81 images of 3x32x32; docs/perform
 LENT = 8  # models that are kept to be lent
 
 _kept: dict[Callable[[Task], nn.Module], tuple[Task, nn.Module]] = {}
-
-
-@runtime_checkable
-class Folds(Protocol):
-    """A network that has a faster form for predictions."""
-
-    def folded(self) -> Callable[[Tensor], Tensor]:
-        """Return what makes logits of normalized images, as the network is now, in evaluation mode."""
 
 
 def generator(seed: int) -> torch.Generator:
@@ -144,7 +136,7 @@ def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
 def answers(model: nn.Module, inputs: Iterable[Tensor], task: Task) -> Tensor:
     """Return logits about blocks of normalized images in eval mode `[samples, classes]`."""
     model.eval()
-    how = model.folded() if isinstance(model, Folds) else model
+    how = folded(model)
     parts = [how(batch) for batch in inputs]
     return torch.cat(parts) if parts else torch.zeros(0, task.classes)
 

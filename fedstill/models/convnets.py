@@ -9,10 +9,9 @@ images need.
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from fedstill.models.folding import Function, sequence
 from fedstill.tasks import Task
 
 Block = Callable[[int, int, int], nn.Module]
@@ -54,39 +53,10 @@ class ConvNet(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
-    def folded(self) -> Callable[[Tensor], Tensor]:
-        """Return the network as it is now, for evaluation, with BatchNorm folded: less goes through memory."""
-        steps = [_folded(layer) if isinstance(layer, nn.Sequential) else layer for layer in self.features]
-
-        def logits(images: Tensor) -> Tensor:
-            for step in steps:
-                images = step(images)
-            return self.scores(images)
-
-        return logits
-
-
-def _folded(block: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return a block's function, of convolution, BatchNorm and ReLU once or twice, with the BatchNorm folded."""
-    convolved = []
-    for place in range(0, len(block), 3):
-        conv, norm = block[place], block[place + 1]
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        how = {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups}
-        convolved.append(partial(F.conv2d, weight=weight.detach(), bias=bias.detach(), **how))
-
-    def apply(images: Tensor) -> Tensor:
-        for one in convolved:
-            images = one(images).relu_()
-        return images
-
-    return apply
+    def folded(self) -> Function:
+        """Return the network as it is now, for evaluation, with BatchNorm folded."""
+        features = sequence(self.features)
+        return lambda images: self.scores(features(images))
 
 
 class PooledNet(ConvNet):
