@@ -99,6 +99,7 @@ def figures_of(summary: Mapping[str, Any], rows: Rows, target: float | None) -> 
         "uplink_bytes": wire["uplink_bytes"],
         "downlink_bytes": wire["downlink_bytes"],
         "bytes": wire["uplink_bytes"] + wire["downlink_bytes"],
+        "proxy_bytes": wire["proxy_bytes"],
         "rounds_seconds": summary["timing"]["rounds_seconds"],
         "rounds_to_target": rounds,
         "bytes_to_target": spent,
@@ -108,7 +109,8 @@ def figures_of(summary: Mapping[str, Any], rows: Rows, target: float | None) -> 
 def compared(entry: Entry, target: float | None) -> dict[str, Any]:
     """Return a method's part of `compare.json`: mean and sample deviation over seeds, null for what a seed lacks."""
     runs = [figures_of(*run, target) for run in zip(entry.summaries, entry.rounds, strict=True)]
-    result: dict[str, Any] = {"method": entry.method, "sends_weights": entry.sends_weights}
+    commits = sorted({str(summary["commit"]) for summary in entry.summaries})
+    result: dict[str, Any] = {"method": entry.method, "sends_weights": entry.sends_weights, "commits": commits}
     for key in runs[0]:
         values = [run[key] for run in runs]
         known = [value for value in values if value is not None]

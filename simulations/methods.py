@@ -2,6 +2,8 @@
 
 An overlay is a part of a scenario file, and may name sections that a method does `without`. What it does not set stays:
 data, partition, seed, devices, rounds, students and steps are the scenario's, so that methods differ by what they are.
+What the product has of its own (a certainty, an anchor, a temperature of the digest, labels that last, deltas) an
+overlay sets to what its method has, as a scenario may have set it for the product.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,6 +53,11 @@ def load_method(scenario: str, method: str, changes: Iterable[str] = ()) -> Scen
     changes = [change for change in changes if change.strip().split(".")[0] not in without]
     raw["name"] = f"{raw.get('name', '')}-{method}"
     found = resolved(raw, changes, f"scenario {scenario}, method {method}")
+    if found.device.digest is None and found.device.certainty != "background" and not found.method.server:
+        raise ConfigError(
+            f"scenario {scenario}, method {method}: device.digest is missing, without which devices learn nothing from "
+            "the consensus; for example --set 'device.digest={epochs=1, learning_rate=0.01}'"
+        )
     return _homogeneous(found) if homogeneous else found
 
 

@@ -18,10 +18,12 @@ class Reached:
         accuracies: of the classes' students, mean over devices, after each round; of the devices' own where a method
             has no such students.
         spent: bytes of all packets, both ways, until the end of each round.
+        rounds: their numbers; a method without rounds has one row, that of the last.
     """
 
     accuracies: tuple[float, ...]
     spent: tuple[int, ...]
+    rounds: tuple[int, ...]
 
     @property
     def last(self) -> float | None:
@@ -35,9 +37,9 @@ class Reached:
 
     def cost_of(self, target: float) -> tuple[int, int] | None:
         """Return the rounds and the bytes until an accuracy was reached for the first time; None: it was not."""
-        for place, accuracy in enumerate(self.accuracies):
+        for number, accuracy, spent in zip(self.rounds, self.accuracies, self.spent, strict=True):
             if accuracy >= target:
-                return place + 1, self.spent[place]
+                return number, spent
         return None
 
 
@@ -48,9 +50,15 @@ def reached(rows: Rows, devices: Mapping[str, int]) -> Reached:
         rows: lines of `rounds.jsonl`.
         devices: their number by device class.
     """
-    found = [(_mean(row, devices), row["uplink_bytes"] + row["downlink_bytes"]) for row in rows]
-    known = [(accuracy, spent) for accuracy, spent in found if accuracy is not None]
-    return Reached(tuple(accuracy for accuracy, _ in known), tuple(spent for _, spent in known))
+    accuracies: list[float] = []
+    spent: list[int] = []
+    rounds: list[int] = []
+    for row in rows:
+        if (accuracy := _mean(row, devices)) is not None:
+            accuracies.append(accuracy)
+            spent.append(row["uplink_bytes"] + row["downlink_bytes"])
+            rounds.append(row["round"])
+    return Reached(tuple(accuracies), tuple(spent), tuple(rounds))
 
 
 def _mean(row: Mapping[str, Any], devices: Mapping[str, int]) -> float | None:

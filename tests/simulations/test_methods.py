@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from fedstill.config import read_toml
 from fedstill.errors import ConfigError
 from fedstill.settings import ConsensusSettings
 from simulations.methods import OVERLAYS, load_method, merged, methods
@@ -55,6 +56,31 @@ def test_fedmd_is_the_plain_mean_of_the_devices_and_digest_before_revisit() -> N
     assert (found.consensus.rule, found.consensus.teacher_weight) == ("mean", 0.0)
     assert (found.device.send_class_prior, found.device.logit_adjustment) == (False, 0.0)
     assert found.method.server == found.method.device == ""
+
+
+@pytest.mark.parametrize("name", ["fedmd", "dsfl", "cfd", "scarlet", "selective-fd", "edgefd", "fedgems"])
+def test_what_a_scenario_set_for_the_product_is_not_the_methods(name: str) -> None:
+    changes = [
+        "device.certainty='k-means'",
+        "device.abstain_below=0.3",
+        "device.anchor_weight=2.0",
+        "device.temperature.start=2.0",
+        "exchange.duration=3",
+        "exchange.delta=true",
+        "exchange.entropy_coding=true",
+    ]
+    overlay = read_toml(OVERLAYS / f"{name}.toml")
+    own, plain = (merged(load_scenario("digits", some).model_dump(), overlay) for some in (changes, []))
+    assert own["device"] == plain["device"]
+    assert own["exchange"] == plain["exchange"]
+
+
+@pytest.mark.parametrize("name", ["fedmd", "dsfl", "cfd", "scarlet", "edgefd"])
+def test_a_method_that_digests_is_refused_where_the_scenario_has_no_digest(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"device\.digest is missing"):
+        load_method("one-class-mnist", name)
+    changes = ["device.digest={epochs=1, learning_rate=0.01}"]
+    assert load_method("one-class-mnist", name, changes).device.digest is not None
 
 
 def test_edgefd_filters_on_the_device_alone() -> None:
