@@ -44,16 +44,17 @@ def background_loss(logits: Tensor, targets: Tensor, held: Tensor) -> Tensor:
     return F.cross_entropy(with_background(logits, held), targets)
 
 
-def targets(cache: LabelCache, ids: Ints, held: Bools) -> Ints:
-    """Return what proxy samples are examples of: the held class that the cache knows for them, else the background.
+def targets(cache: LabelCache, ids: Ints, held: Bools, usable: Ints) -> Ints:
+    """Return what proxy samples are examples of: the held class that a label in use has for them, else the background.
 
     Args:
         cache: the device's label cache.
         ids: proxy samples `[samples]`.
         held: classes that the device holds `[classes]`.
+        usable: samples whose label is in use, ascending; others may be known, and have expired.
     """
     labels = cache.labels[ids].argmax(axis=1).astype(np.int64)
-    known = (cache.changed[ids] > 0) & (cache.labels[ids].max(axis=1) > 0) & held[labels]
+    known = np.isin(ids, usable) & (cache.labels[ids].max(axis=1) > 0) & held[labels]
     found: Ints = np.where(known, labels, cache.labels.shape[1]).astype(np.int64)
     return found
 

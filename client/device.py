@@ -203,7 +203,7 @@ class Device:
         rng = stream(self.context.seed, "background", self.number, task.round_number)
         # Of a large proxy set no more is read than the steps take.
         ids = np.sort(rng.permutation(others)[: how.steps * how.batch])
-        proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held))
+        proxy = (self.data.proxy[ids], background.targets(task.cache, ids, self.held, task.usable))
         return (background.lesson(private, proxy, self.held, how, self._seed("revisit", task.round_number)),)
 
     def _student(self) -> State:

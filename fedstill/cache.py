@@ -69,13 +69,16 @@ class LabelCache:
         changed[ids] = version if ages is None else version - ages
         return replace(self, labels=new_labels, changed=changed, version=version)
 
-    def expect(self, version: int) -> None:
+    def expect(self, version: int, *, exactly: bool = False) -> None:
         """Make sure that a packet which extends `version` extends this cache.
+
+        It brings every label that changed after that version, so a cache that has gone on from there can take it too:
+        that of a device whose last answer was lost. A delta says what has changed since one version alone.
 
         Raises:
             StaleCacheError: it does not.
         """
-        if version != self.version:
+        if version > self.version or (exactly and version != self.version):
             reason = f"packet extends cache version {version}, this cache is at version {self.version}"
             raise StaleCacheError(self.version, reason)
 
@@ -83,7 +86,7 @@ class LabelCache:
         """Return the cache after a downlink packet: one that extends version 0 brings everything, whatever was held.
 
         Raises:
-            StaleCacheError: the packet extends another version than this one.
+            StaleCacheError: the packet extends a newer version than this one.
         """
         if packet.base_version:
             self.expect(packet.base_version)

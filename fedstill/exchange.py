@@ -7,7 +7,7 @@ Nothing here knows how bytes travel or models learn.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -48,6 +48,7 @@ class ServerExchange:
         class_uplinks: encodings of what comes up from the device classes that have one of their own.
         entropy_coded: whether what goes down is coded adaptively, and what comes up may be.
         delta: whether packets refer to what the other side holds, both ways.
+        priors: whether devices tell their shares of classes; where they don't, one that does is not heard on them.
         device_classes: class of each device; those without are served in `encoding`.
         cache: the newest consensus, as the devices decode it that are served in `encoding`.
         class_caches: the same by each other encoding: what the devices hold that are served in it.
@@ -67,6 +68,7 @@ class ServerExchange:
     class_uplinks: Mapping[str, str] = field(default_factory=dict)
     entropy_coded: bool = False
     delta: bool = False
+    priors: bool = True
     device_classes: dict[int, str] = field(default_factory=dict)
     cache: LabelCache = field(init=False)
     class_caches: dict[str, LabelCache] = field(init=False)
@@ -208,7 +210,7 @@ class ServerExchange:
         self.acknowledged[device] = answer.cache_version
         if self.delta:
             self._keep(device, answer)
-        return answer.labels
+        return answer.labels if self.priors else replace(answer.labels, class_prior=None)
 
     def _agreed(self, device: int) -> Agreed | None:
         encoding = self.class_uplinks.get(self.device_classes.get(device, ""), self.uplink)
@@ -364,9 +366,10 @@ def _filled(context: Context, cache: LabelCache, packet: pb.Packet, round_number
     """
     if packet.base_version == 0:
         cache = LabelCache.empty(context.proxy_size, context.classes)
-    cache.expect(packet.base_version)
+    is_delta = packet.HasField("base_checksum")
+    cache.expect(packet.base_version, exactly=is_delta)
     try:
-        base = _held(encoding_of(context, packet), cache) if packet.HasField("base_checksum") else None
+        base = _held(encoding_of(context, packet), cache) if is_delta else None
         return cache.after(check(context, packet, round_number=round_number, changed=cache.changed, base=base))
     except PacketError as error:
         raise StaleCacheError(0, f"the consensus can't be read with this label cache: {error}") from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from typing_extensions import TypeVar
 
@@ -63,6 +63,18 @@ class Traffic:
         """Count a message of `size` bytes that carries `packets` bytes of packets."""
         self.messages += 1
         self.envelope_bytes += size - packets
+
+
+class Owner(NamedTuple):
+    """Who may speak for a device, as what.
+
+    Attributes:
+        node: id of its host.
+        device_class: its class.
+    """
+
+    node: int
+    device_class: str
 
 
 @dataclass(frozen=True)

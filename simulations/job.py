@@ -14,6 +14,7 @@ from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
 from fedstill.flower.strategy import IN_MEMORY
+from fedstill.rounds import Owner
 from fedstill.tasks import load_task
 from fedstill.workers import prepare_torch
 from server.checkpoints import Checkpoints
@@ -127,7 +128,7 @@ def federate(
     plan: Plan,
     progress: RunProgress,
     attempts: int = 1,
-    owners: Mapping[int, int] | None = None,
+    owners: Mapping[int, Owner] | None = None,
     between: Callable[[int], None] | None = None,
 ) -> Federation:
     """Run the rounds that are missing, and return what came out.
@@ -139,7 +140,7 @@ def federate(
         plan: the federation's plan.
         progress: told of each round.
         attempts: how often a round's message is sent to a host that gets lost meanwhile.
-        owners: the host of each device, where they are known.
+        owners: host and class of each device, where they are known.
         between: called before the first round, and after each but the last, whose checkpoint is written, with how
             many rounds are finished.
     """
@@ -159,6 +160,7 @@ def federate(
         class_uplinks={name: kind.uplink for name, kind in scenario.device_classes.items() if kind.uplink},
         entropy_coded=wire.entropy_coding,
         delta=wire.delta,
+        priors=scenario.device.send_class_prior,
     )
 
     def on_round(rows: list[Row]) -> None:

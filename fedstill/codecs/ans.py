@@ -49,7 +49,13 @@ class Decoder:
             self._place += 1
 
     def slot(self) -> int:
-        """Return the slot of the next symbol, in [0, total)."""
+        """Return the slot of the next symbol, in [0, total).
+
+        Raises:
+            PacketError: the payload was used up before: what costs the reader work has to have been sent.
+        """
+        if not self._state:
+            raise PacketError("coded payload ends before its labels do")
         return self._state % self._total
 
     def advance(self, start: int, freq: int) -> None:

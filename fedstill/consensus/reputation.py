@@ -17,7 +17,8 @@ updates, and tells above which confidence the teacher is right (`confidence_thre
    regained slowly. A round in which a device votes on fewer than `ENOUGH` samples whose likeliest class is y by the
    first reference proves nothing about it and y, and leaves r'.
 4. The consensus is the logarithmic pool with weights c_dx (pi_d(y) + floor) r_dy, c_dx the bounded certainty. The floor
-   lets those who know a class, though they hold none of it, outweigh one who claims it and knows nothing.
+   lets those who know a class, though they hold none of it, outweigh one who claims it and knows nothing. Samples about
+   which nobody speaks but devices whose reputation has proved to be nothing are not decided about.
 
 A device's weights sum over the classes to at most one plus the floors, whatever it claims. More than half of the votes
 being hostile, or a teacher that is itself wrong, is beyond this rule.
@@ -34,6 +35,7 @@ from fedstill.consensus.weighting import bounded
 from fedstill.soft_labels import Bools, Floats, Ints
 
 CHECKS = 3  # each is against a reference that the one before it has cleaned
+CHANCE = 0.01  # reputation up to which a device has proved to know nothing about a class
 ENOUGH = 5  # expected samples of a class below which a check of it would be chance
 
 
@@ -133,7 +135,13 @@ def reputable_experts(votes: Votes, *, memory: float = 0.5, floor: float = 0.01)
     reputation = remembered(now, measured, votes.reputation, memory)
     trusted = np.where(np.isnan(reputation), now, reputation)
     found = log_pool(votes, (votes.class_priors + np.float32(floor)) * trusted, claims)
-    return Consensus(found.labels, found.covered, reputation)
+    known = ~np.isnan(reputation)
+    worthless: Bools = np.asarray(known.any(axis=1) & ~(known & (reputation > CHANCE)).any(axis=1))
+    # Where all are, the reference tells nothing: about samples of one class everybody's J is zero.
+    listened = votes.present if worthless.all() else votes.present[~worthless]
+    heard: Bools = np.asarray(listened.any(axis=0))  # where nobody else speaks, what was known before stays
+    labels: Floats = np.where(heard[:, None], found.labels, np.float32(0))
+    return Consensus(labels, found.covered & heard, reputation)
 
 
 def _best(reference: Floats) -> Floats:

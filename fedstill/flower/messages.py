@@ -16,7 +16,8 @@ from fedstill.rounds import PREQUENTIAL, DeviceAnswer
 TRAIN = "train.distill"
 QUERY = "query.devices"
 PACKETS, WEIGHTS = "packets", "weights"
-NUMBER = r"[0-9]{1,10}"
+NUMBER = r"0|[1-9][0-9]{0,9}"
+CLASS = r"[^\x00-\x1f\x7f]{1,64}"
 SHARES = frozenset({"accuracy", PREQUENTIAL})
 MAX_METRIC = 1e15
 """What a device measures of itself is one of these shares or a count: anything else, such as NaN, is left out."""
@@ -124,4 +125,8 @@ def devices_of(reply: Message) -> dict[int, str]:
     if reply.has_error():
         return {}
     named = reply.content.config_records.get("devices", ConfigRecord())
-    return {int(device): str(name) for device, name in named.items() if re.fullmatch(NUMBER, device)}
+    return {
+        int(device): str(name)
+        for device, name in named.items()
+        if re.fullmatch(NUMBER, device) and re.fullmatch(CLASS, str(name))
+    }

@@ -34,7 +34,7 @@ from fedstill.flower.messages import (
     unpack_answers,
 )
 from fedstill.participation import participants
-from fedstill.rounds import ABSENT, RoundReplies, Traffic
+from fedstill.rounds import ABSENT, Owner, RoundReplies, Traffic
 from fedstill.soft_labels import Ints, SoftLabels
 
 log = logging.getLogger("fedstill")
@@ -83,7 +83,8 @@ class RoundPolicy:
         absence: seconds to wait for such a host to come back.
         silence: where there are several attempts, seconds after which a host that says nothing is asked again; twice as
             long each time.
-        owners: the host of each device, where they are known; a host that claims another's device is not believed.
+        owners: host and class of each device, where they are known; a host that claims another's device or class is not
+            believed.
     """
 
     expected: int = 0
@@ -95,7 +96,7 @@ class RoundPolicy:
     attempts: int = 1
     absence: float = 180.0
     silence: float = 120.0
-    owners: Mapping[int, int] | None = None
+    owners: Mapping[int, Owner] | None = None
 
     def asked(self, devices: int) -> int:
         """Return how many of `devices` a round asks."""
@@ -272,15 +273,21 @@ class RoundStrategy(Strategy, Generic[A]):
         refused: dict[int, str],
     ) -> None:
         own_devices = self._hosts.get(reply.metadata.src_node_id, [])
+        if self._asked is not None:
+            asked = set(self._asked)
+            own_devices = [device for device in own_devices if device in asked]
+        left = _packets_in(reply)  # what is no packet of an asked device is envelope
         try:
             answers = unpack_answers(reply.content, self._record)
         except ValueError as error:
             refused.update({device: str(error) for device in own_devices})
+            self.traffic.envelope_bytes += left
             return
+        for device in answers.keys() - set(own_devices):
+            log.warning("round %d: a host answered for device %d, which was not asked there", round_number, device)
+        answers = {device: answer for device, answer in answers.items() if device in own_devices}
+        self.traffic.envelope_bytes += left - sum(len(answer.packet) for answer in answers.values())
         for device, answer in answers.items():
-            if device not in own_devices:
-                log.warning("round %d: a host answered for device %d, which is not its own", round_number, device)
-                continue
             self.traffic.add_uplink(device, len(answer.packet))
             if answer.absence:  # it has not looked at the request: what it holds is as before
                 refused[device] = ABSENT + answer.absence
@@ -366,9 +373,10 @@ class RoundStrategy(Strategy, Generic[A]):
         for message in messages:
             asked.setdefault(message.metadata.dst_node_id, []).append(message)
         for reply in grid.send_and_receive(messages, timeout=timeout):
-            self.traffic.add_message(len(serialize(reply)), _packets_in(reply))
             source, question = reply.metadata.src_node_id, reply.metadata.reply_to_message_id
-            if reply.has_error() or any(sent.metadata.message_id == question for sent in asked.get(source, ())):
+            right = reply.has_error() or any(sent.metadata.message_id == question for sent in asked.get(source, ()))
+            self.traffic.add_message(len(serialize(reply)), _packets_in(reply) if right else 0)
+            if right:
                 yield reply
             else:
                 log.warning("a reply claims to be of host %d, which was not asked that: it is not used", source)
@@ -415,9 +423,11 @@ class RoundStrategy(Strategy, Generic[A]):
     def _own(self, node: int, claimed: Mapping[int, str]) -> dict[int, str]:
         """Return those of the devices that a host claims which are its own."""
         owners = self.policy.owners
-        own = {device: kind for device, kind in claimed.items() if owners is None or owners.get(device) == node}
+        if owners is None:
+            return dict(claimed)
+        own = {device: kind for device, kind in claimed.items() if owners.get(device) == (node, kind)}
         for device in claimed.keys() - own.keys():
-            log.warning("host %d claims device %d, which is not its own", node, device)
+            log.warning("host %d claims device %d, which is not its own, or of another class", node, device)
         return own
 
 

@@ -16,7 +16,7 @@ from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.plan import RUN_NAME
-from fedstill.rounds import absent
+from fedstill.rounds import Owner, absent
 from server.deployment.bundle import write_bundle
 from server.deployment.control import Control
 from server.deployment.home import DRAINING, NEWEST_RUN, ServerHome
@@ -43,18 +43,18 @@ class Record:
     Attributes:
         run: the name by which devices know it.
         keys: folder of the keys that sign releases.
-        owners: node id of each device.
+        owners: node id and class of each device.
         home: the server's folder.
     """
 
     run: str
     keys: Path
-    owners: Mapping[int, int]
+    owners: Mapping[int, Owner]
     home: Path
 
     def content(self) -> dict[str, object]:
         """Return it as JSON can hold it; node ids have 64 bits."""
-        owners = {str(device): str(node) for device, node in self.owners.items()}
+        owners = {str(device): [str(one.node), one.device_class] for device, one in self.owners.items()}
         return {"run": self.run, "keys": str(self.keys), "owners": owners, "home": str(self.home)}
 
 
@@ -66,7 +66,7 @@ def read_record(out: Path) -> Record:
     """
     try:
         raw = json.loads((out / RECORD).read_text())
-        owners = {int(device): int(node) for device, node in raw["owners"].items()}
+        owners = {int(device): Owner(int(node), str(kind)) for device, (node, kind) in raw["owners"].items()}
         found = Record(str(raw["run"]), Path(raw["keys"]), owners, Path(raw["home"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{out}: no run of this server here") from error
@@ -96,17 +96,17 @@ class Runs:
         load_object(PREPARE)(scenario, changes, out, fleet, self.keys)
         write_json(out / RECORD, self._record(f"run-{secrets.token_hex(8)}", {}).content())
 
-    def _record(self, name: str, owners: Mapping[int, int]) -> Record:
+    def _record(self, name: str, owners: Mapping[int, Owner]) -> Record:
         return Record(name, self.keys, owners, self.home.folder.resolve())
 
-    def start(self, out: Path, owners: Mapping[int, int]) -> int:
+    def start(self, out: Path, owners: Mapping[int, Owner]) -> int:
         """Start what is missing of the run in a folder, and return its number at Flower.
 
         Devices know the run by a name that stays, so that each goes on from its own state.
 
         Args:
             out: the run folder.
-            owners: node id of each device.
+            owners: node id and class of each device.
 
         Raises:
             RunFolderError: there is no run in the folder.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedstill.errors import ConfigError
+from fedstill.rounds import Owner
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -147,9 +148,13 @@ class Registry:
         """Return the class of each device that may take part."""
         return {member.number: member.device_class for member in self.active()}
 
-    def owners(self) -> dict[int, int]:
-        """Return the node id of each device that may take part."""
-        return {member.number: member.node for member in self.active() if member.node is not None}
+    def owners(self) -> dict[int, Owner]:
+        """Return node id and class of each device that may take part."""
+        return {
+            member.number: Owner(member.node, member.device_class)
+            for member in self.active()
+            if member.node is not None
+        }
 
 
 def _hash(secret: str) -> str:

@@ -21,8 +21,9 @@ def test_the_background_is_a_class_whose_logit_is_always_zero() -> None:
 
 def test_a_proxy_sample_is_background_unless_it_is_known_to_be_of_a_held_class() -> None:
     cache = LabelCache.empty(4, 3).filled(np.array([0, 1]), np.eye(3, dtype=np.float32)[[0, 2]], 2)
-    found = background.targets(cache, np.array([0, 1, 3]), np.array([True, True, False]))
-    assert found.tolist() == [0, 3, 3]
+    ids, held = np.array([0, 1, 3]), np.array([True, True, False])
+    assert background.targets(cache, ids, held, cache.known).tolist() == [0, 3, 3]
+    assert background.targets(cache, ids, held, np.array([1])).tolist() == [3, 3, 3]  # the first label has expired
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,17 @@ def test_a_rounds_consensus_travels_as_a_draw_not_as_a_list() -> None:
     assert len(request) < small + 10 * 3 * 2 + 60
 
 
+@pytest.mark.parametrize("agreed", [True, False])
+def test_shares_of_classes_are_heard_only_in_a_run_in_which_all_tell_theirs(agreed: bool) -> None:
+    server = ServerExchange(CONTEXT, 10, 5, priors=agreed)
+    task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 1))
+    claim = np.eye(3, dtype=np.float32)[0]
+    said = server.accept(
+        0, 1, close_task(CONTEXT, task, soft_labels(task.predict, rows(10), class_prior=claim), "float16")
+    )
+    assert (said.class_prior is not None) == agreed
+
+
 def test_an_answer_of_another_round_is_refused() -> None:
     server = exchange()
     task = open_request(CONTEXT, LabelCache.empty(40, 3), server.request(0, 1))
@@ -359,6 +370,33 @@ def test_whatever_rounds_a_device_misses_it_derives_what_is_due_and_holds_the_se
             assert np.array_equal(device.changed, server.cache.changed)
             answer = close_task(CONTEXT, task, soft_labels(ids, rows(len(ids), round_number)), "float16")
             assert np.array_equal(server.accept(0, round_number, answer).ids, ids)
+        chosen = ids[rng.random(len(ids)) < 0.8]  # the consensus covers a part
+        server.publish(round_number, chosen, rows(len(chosen), round_number))
+
+
+@settings(max_examples=200)
+@given(
+    duration=st.integers(0, 6),
+    independent=st.booleans(),
+    fates=st.lists(st.sampled_from(["answers", "lost", "absent"]), min_size=1, max_size=15),
+    covered=st.integers(0, 2**32 - 1),
+)
+def test_a_device_whose_answers_get_lost_goes_on_with_the_next_request(
+    duration: int, independent: bool, fates: list[str], covered: int
+) -> None:
+    server = ServerExchange(CONTEXT, 10, 20, duration=duration, independent=independent)
+    server.publish(0, np.arange(40), rows(40))
+    device, rng = LabelCache.empty(40, 3), np.random.default_rng(covered)
+    for round_number, fate in enumerate(fates, start=1):
+        ids = server.ids(round_number)
+        if fate != "absent":
+            task = open_request(CONTEXT, device, server.request(0, round_number))
+            device = task.cache
+            assert np.array_equal(task.predict, ids)
+            assert device.checksum == server.cache.checksum
+            if fate == "answers":
+                answer = close_task(CONTEXT, task, soft_labels(ids, rows(len(ids), round_number)), "float16")
+                assert np.array_equal(server.accept(0, round_number, answer).ids, ids)
         chosen = ids[rng.random(len(ids)) < 0.8]  # the consensus covers a part
         server.publish(round_number, chosen, rows(len(chosen), round_number))
 

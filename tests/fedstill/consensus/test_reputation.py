@@ -61,6 +61,30 @@ def test_liars_lose_their_reputation_and_the_honest_keep_theirs(lie: str, with_t
     assert right(result.labels) == 1
 
 
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_a_device_of_no_worth_decides_nothing_alone(with_teacher: bool) -> None:
+    votes = corrupt(federation(teacher=blurred(TRUTH, 0.3) if with_teacher else None), LIES["flipped"], hostile=1)
+    alone = np.array(votes.present)
+    alone[1:, :10] = False
+    result = reputable_experts(replace(votes, present=alone, probabilities=votes.probabilities * alone[:, :, None]))
+    assert result.reputation is not None
+    assert result.reputation[0].max() < 1e-5
+    assert not result.covered[:10].any()
+    assert not result.labels[:10].any()
+    assert result.covered[10:].all()
+    honest = np.roll(alone, 1, axis=0)
+    kept = reputable_experts(replace(votes, present=honest, probabilities=votes.probabilities * honest[:, :, None]))
+    assert kept.covered.all()
+
+
+def test_where_nobody_can_be_told_from_chance_all_count() -> None:
+    votes = replace(federation(), probabilities=np.tile(blurred(TRUTH)[0], (10, SAMPLES, 1)))
+    result = reputable_experts(votes)
+    assert result.reputation is not None
+    assert result.reputation[:, 0].max() < 1e-5
+    assert result.covered.all()
+
+
 def test_unchecked_class_experts_fall_to_the_same_lie() -> None:
     votes = corrupt(federation(), LIES["flipped"], hostile=4)
     assert right(class_experts(votes).labels) < 0.9

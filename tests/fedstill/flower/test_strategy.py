@@ -1,10 +1,10 @@
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
@@ -14,11 +14,11 @@ from fedstill.errors import QuorumError
 from fedstill.exchange import RoundTask, ServerExchange, close_task, open_request
 from fedstill.flower import DeviceAnswer, FederatedDistillation, RoundPolicy, answer, answer_alone, describe
 from fedstill.flower.adapter import serialize
-from fedstill.flower.messages import unpack_requests
+from fedstill.flower.messages import pack_requests, unpack_answers, unpack_requests
 from fedstill.flower.strategy import QUERY_LIMIT
 from fedstill.packet import Context as Shared
 from fedstill.participation import participants
-from fedstill.rounds import RoundReplies
+from fedstill.rounds import Owner, RoundReplies
 from fedstill.soft_labels import Floats, soft_labels
 from simulations.engines.local import LocalGrid
 
@@ -207,9 +207,14 @@ def test_packets_and_envelopes_are_all_that_is_sent_even_when_hosts_fail_or_refu
         if device == 0:
             raise RuntimeError("out of memory")
         refusal = DeviceAnswer(b"", {}, "disk full")
+        if device == 2:  # of its two answers one is for a device that is not its own
+            return answer(message, lambda asked: {device: good(device, asked[device]), 3: DeviceAnswer(b"x" * 40, {})})
+        if device == 4:
+            content = RecordDict({"packets": ConfigRecord({"04": b"y" * 30})})
+            return Message(content, reply_to=message)
         return answer(message, lambda asked: {device: refusal if device == 1 else good(device, asked[device])})
 
-    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), lambda replies: {}, RoundPolicy(5, 0.5, 1))
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), lambda replies: {}, RoundPolicy(5, 0.4, 1))
     grid = ScaledGrid(app, 5, {})
     strategy.start(grid, num_rounds=1)
     traffic = strategy.traffic
@@ -232,6 +237,29 @@ def test_one_device_per_node_needs_no_more_than_a_learn_function_and_the_default
     assert np.allclose(strategy.exchange.cache.labels, 1 / 3, atol=1e-3)
     assert strategy.exchange.acknowledged == dict.fromkeys(range(3), 2)
     assert dict(result.train_metrics_clientapp[2])["answers"] == 3.0
+
+
+def test_one_device_per_node_answers_a_round_asked_twice_from_what_it_did() -> None:
+    learned: list[int] = []
+
+    def learn(task: RoundTask) -> Floats:
+        learned.append(task.round_number)
+        rows: Floats = np.full((len(task.predict), 3), 1 / 3, dtype=np.float32)
+        return rows
+
+    exchange = ServerExchange(SHARED, per_round=10, rounds=2)
+    context = Context(1, 1, {}, RecordDict(), {})
+    packets = []
+    for number in (1, 1, 2, 2):
+        message = Message(pack_requests({0: exchange.request(0, number)}), 1, "train.distill")
+        (answered,) = unpack_answers(answer_alone(message, context, SHARED, learn).content).values()
+        packets.append(answered.packet)
+        if len(packets) == 2:
+            exchange.accept(0, 1, answered.packet)
+            exchange.publish(1, exchange.ids(1), np.full((10, 3), 1 / 3, dtype=np.float32))
+    assert learned == [1, 2]
+    assert packets[0] == packets[1]
+    assert packets[2] == packets[3] != packets[0]
 
 
 def test_labels_that_last_are_not_asked_for_again_by_the_default_strategy() -> None:
@@ -270,6 +298,32 @@ def test_a_round_asks_only_the_active_devices_and_all_in_turn_catch_up() -> None
     assert {tuple(replies.votes) for replies in seen} == {
         tuple(participants(SHARED.seed, number, range(6), 3)) for number in range(1, 5)
     }
+
+
+def test_answers_of_devices_that_the_round_did_not_ask_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    app = ClientApp()
+
+    @app.query("devices")
+    def devices(message: Message, context: Context) -> Message:
+        place = int(context.node_config["partition-id"])
+        return describe(message, {2 * place: "big", 2 * place + 1: "small"})
+
+    @app.train("distill")
+    def distill(message: Message, context: Context) -> Message:
+        def both(asked: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+            (device,) = asked
+            return {one: good(one, asked[device]) for one in (device // 2 * 2, device // 2 * 2 + 1)}
+
+        return answer(message, both)
+
+    seen: list[RoundReplies] = []
+    policy = RoundPolicy(6, 1.0, timeout=1, active=2, seed=SHARED.seed)
+    strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy)
+    strategy.start(LocalGrid(app, 3, {}), num_rounds=1)
+    asked = participants(SHARED.seed, 1, range(6), 2)
+    assert list(seen[0].votes) == asked
+    assert set(strategy.traffic.uplink) == set(asked)
+    assert "which was not asked there" in caplog.text
 
 
 def test_the_quorum_is_a_share_of_the_asked_devices() -> None:
@@ -418,12 +472,15 @@ def test_a_host_that_raises_is_not_asked_again() -> None:
 def test_a_host_that_claims_anothers_device_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     grid = LocalGrid(hosts(good), 3, {})
     nodes = list(grid.get_node_ids())
-    owners = {0: nodes[0], 1: nodes[0], 2: nodes[1], 3: nodes[0], 4: nodes[2], 5: nodes[2]}
+    classes = ["big", "small", "big", "small", "tiny", "small"]  # 3 is another host's, 4 of another class than claimed
+    places = [0, 0, 1, 0, 2, 2]
+    owners = {device: Owner(nodes[place], classes[device]) for device, place in enumerate(places)}
     seen: list[RoundReplies] = []
     policy = RoundPolicy(6, 0.5, timeout=60, owners=owners)
     FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy).start(grid, num_rounds=1)
-    assert list(seen[0].votes) == [0, 1, 2, 4, 5]
+    assert list(seen[0].votes) == [0, 1, 2, 5]
     assert "claims device 3, which is not its own" in caplog.text
+    assert seen[0].device_classes == {0: "big", 1: "small", 2: "big", 5: "small"}
 
 
 def test_a_reply_under_another_hosts_name_is_not_used(caplog: pytest.LogCaptureFixture) -> None:

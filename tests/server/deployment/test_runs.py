@@ -4,6 +4,7 @@ import pytest
 
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_json
+from fedstill.rounds import Owner
 from server.deployment import runs
 from server.deployment.control import Run
 from server.deployment.home import ServerHome
@@ -11,7 +12,7 @@ from server.deployment.runs import RECORD, Record, describe, read_record, reason
 
 
 def test_a_record_comes_back_with_node_ids_of_64_bits(tmp_path: Path) -> None:
-    record = Record("run-1", tmp_path / "keys", {0: 2**64 - 1, 3: 7}, tmp_path)
+    record = Record("run-1", tmp_path / "keys", {0: Owner(2**64 - 1, "pi5"), 3: Owner(7, "mcu")}, tmp_path)
     write_json(tmp_path / RECORD, record.content())
     assert read_record(tmp_path) == record
 

@@ -44,7 +44,8 @@ def test_the_fleet_is_who_is_registered_and_not_revoked_and_no_number_is_given_t
     registry.registered(2, 5)
     assert registry.member(0).node == 2**64 - 1
     assert registry.fleet() == {0: "pi4", 2: "pi4"}
-    assert registry.owners() == {0: 2**64 - 1, 2: 5}
+    assert {number: owner.node for number, owner in registry.owners().items()} == {0: 2**64 - 1, 2: 5}
+    assert {number: owner.device_class for number, owner in registry.owners().items()} == registry.fleet()
     registry.revoked(2)
     assert registry.fleet() == {0: "pi4"}
     assert registry.admit(registry.invite("pi5", 60), "d").number == 3
