@@ -19,7 +19,7 @@ from fedstill.processes import Supervisor, holder, sole, stopped_by_signals
 Folder = Annotated[
     Path | None,
     # An installed device's folder can't be read by everybody; what that means, the commands say.
-    typer.Option("--home", help="The device's folder [default: FEDSTILL_HOME or the user's own].", readable=False),
+    typer.Option("--home", help="The device's folder; default: FEDSTILL_HOME or the user's own.", readable=False),
 ]
 STOP_SECONDS = 60.0
 NOT_ISOLATED = (
@@ -38,7 +38,9 @@ def enroll(
     home: Folder = None,
     data: Annotated[Path | None, typer.Option(help="Description of this device's data, data.toml.")] = None,
     proxy: Annotated[Path | None, typer.Option(help="The server's proxy set, a .npy file.")] = None,
-    port: Annotated[int, typer.Option(help="Loopback port of Flower's processes, one per device.")] = 9094,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Loopback port of Flower's processes, one per device.")
+    ] = 9094,
 ) -> None:
     """Become a device of a server: make a key, and let the server register it."""
     # Imported here, as in the other commands: whoever only predicts is to have none of it in memory.

@@ -28,6 +28,7 @@ app = typer.Typer(
     name="fedstill",
     help="Federated multi-device distillation for the edge: only soft labels travel.",
     no_args_is_help=True,
+    suggest_commands=False,  # click does
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -76,12 +77,18 @@ def main() -> None:
         signal.signal(signal.SIGINT, _stop)
     _load_rooms(sys.argv[1:2])
     try:
-        code = app(standalone_mode=False)  # what a command ends with on purpose comes back as its result
+        # What a command ends with on purpose comes back as its result.
+        code = app(prog_name="fedstill", standalone_mode=False)
     except FedstillError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {error}", markup=False)
         sys.exit(2)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fedstill"
+        text = f"{' '.join(error.format_message().split()).rstrip('.')}; see `{where} --help`"
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {text}", markup=False)
         sys.exit(2)
     except click.Abort:
         sys.exit(130)

@@ -138,7 +138,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
         *((f"{name} in the field", found) for name in figures.classes if (found := _field(figures, name))),
         *([("not static-int8", ", ".join(others))] if others else []),
         ("teacher", teacher),
-        ("central ceiling", f"{line(percent, 'central', 'accuracy')} %"),
+        ("central ceiling", f"{line(percent, 'central', 'accuracy')} %".replace(f"{DASH} %", DASH)),
         ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),
         (
             "wire",

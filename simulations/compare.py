@@ -149,7 +149,12 @@ def compare(
             raise ConfigError(f"name the methods to compare: {', '.join(methods())}")
         named = scenario or "digits"
         place = str(Path(named).resolve()) if named.endswith(".toml") else named
-        raw = {"scenario": place, "methods": names, "seeds": seed_list(seeds or "0"), "changes": tuple(changes)}
+        raw = {
+            "scenario": place,
+            "methods": names,
+            "seeds": seed_list("0" if seeds is None else seeds),
+            "changes": tuple(changes),
+        }
         plan = parse(ComparePlan, {**raw, "target": target}, "compare")
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedstill.files import write_json
 from fedstill.loading import require
+from fedstill.terminal import wide
 from server.release.home import default_folder as default_keys
 from simulations.figures import DASH, kilobytes, milliseconds, percent, times
 from simulations.run_folder import Claim
@@ -49,9 +50,10 @@ def evaluate(
     # Imported here: torch takes seconds, and whoever asks for help needs none of it.
     from client.evaluate.measure import Effort
     from server.release.keys import Keys
-    from simulations.evaluation import FILE, evaluate_run
+    from simulations.evaluation import FILE, check_finished, evaluate_run
 
     out, errors = run.resolve(), Console(stderr=True, soft_wrap=True, highlight=False)
+    check_finished(out)
     trust = Keys((keys or default_keys()).resolve()).trust
 
     def tell(text: str) -> None:
@@ -63,8 +65,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    console = Console(highlight=False)
-    console.print(table_of(found))
+    table = table_of(found)
+    console = wide(table)
+    console.print(table)
     console.print(Text(NOTE, style="dim"))
     if found["power_missing"]:
         console.print(Text(f"no power: {found['power_missing']}", style="dim"))

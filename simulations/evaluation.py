@@ -33,6 +33,16 @@ PROBES = 16  # test images that the models are timed on
 SAMPLES = 2000  # of the test set at most
 
 
+def check_finished(out: Path) -> None:
+    """Check that a folder holds a finished run.
+
+    Raises:
+        RunFolderError: it does not.
+    """
+    if not (out / SUMMARY).is_file():
+        raise RunFolderError(f"{out}: no finished run here ({SUMMARY} is missing)")
+
+
 def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], None]) -> dict[str, Any]:
     """Measure the signed students of a finished run and its teacher; return what `evaluation.json` holds.
 
@@ -46,8 +56,7 @@ def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], 
         RunFolderError: there is no finished run with releases here.
         ReleaseError: a student is not to be trusted, crashes or hangs.
     """
-    if not (out / SUMMARY).is_file():
-        raise RunFolderError(f"{out}: no finished run here ({SUMMARY} is missing)")
+    check_finished(out)
     scenario, shelf = load_scenario(str(out / CONFIG)), Shelf(out / "assets")
     if not (out / "students").is_dir():
         raise RunFolderError(f"{out}: method {scenario.method.name} releases no student")

@@ -86,15 +86,17 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     compared: dict[str, float] = {}
     total = 0
     few, many = len(alone(scenario)), scenario.devices
-    if few < many:
+    if 0 < few < many:
         progress.note(f"local-only training of {few:,} of {many:,} devices, as references.local_only says")
     took_part = None if federation.clock is None else federation.clock.rounds_of
     folder = setup.out / "references"
     for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, folder, took_part)):
         if place == 0:
             total = left + len(done)
-            progress.stage("references", total, len(done))
-        progress.step(total - left)
+            if total:
+                progress.stage("references", total, len(done))
+        if total:
+            progress.step(total - left)
         compared = done
     released = release_students(setup, shelf, known.students, progress, federation.labels())
     initial = None

@@ -49,9 +49,7 @@ def check_new(out: Path) -> None:
         RunFolderError: it holds a run or other files already.
     """
     if out.exists() and (not out.is_dir() or any(not _unfinished(path.name) for path in out.iterdir())):
-        hint = (
-            "continue it with --resume, or choose another --out" if (out / CONFIG).exists() else "choose another --out"
-        )
+        hint = "continue it with --resume, or choose another one" if (out / CONFIG).exists() else "choose another one"
         raise RunFolderError(f"{out}: this folder is already in use; {hint}")
 
 

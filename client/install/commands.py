@@ -14,7 +14,7 @@ from fedstill.errors import ConfigError
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--home", help="The installed device's folder [default: /var/lib/fedstill].", readable=False),
+    typer.Option("--home", help="The installed device's folder; default: /var/lib/fedstill.", readable=False),
 ]
 
 
@@ -40,7 +40,7 @@ def _of_user() -> Path:
 def install(
     home: Folder = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Folder of the enrolled device [default: that of the calling user].")
+        Path | None, typer.Option("--from", help="Folder of the enrolled device; default: that of the calling user.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Description of this device's data, data.toml.")] = None,
     proxy: Annotated[Path | None, typer.Option(help="The server's proxy set, a .npy file.")] = None,

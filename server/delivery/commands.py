@@ -20,7 +20,7 @@ from server.delivery.state import State, default_state, found_state
 from server.delivery.summary import Found, Summary
 
 StateFolder = Annotated[
-    Path | None, typer.Option("--state", help="Folder of the service's state [default: the server's, or its own].")
+    Path | None, typer.Option("--state", help="Folder of the service's state; default: the server's, or its own.")
 ]
 DASH = "—"
 
@@ -39,10 +39,10 @@ def deliver(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="No certificate; this machine alone is served.")] = False,
     metrics_address: Annotated[
-        str | None, typer.Option(envvar="FEDSTILL_DELIVERY_METRICS", help="host:port of the metrics [default: none].")
+        str | None, typer.Option(envvar="FEDSTILL_DELIVERY_METRICS", help="host:port of the metrics; default: none.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", help="Folder of the service's state [default: the installation's own].")
+        Path | None, typer.Option("--state", help="Folder of the service's state; default: the installation's own.")
     ] = None,
 ) -> None:
     """Deliver the releases of a store to devices, and keep what they tell."""
@@ -145,7 +145,7 @@ def _show(device_class: str, rollout: Rollout | None, available: list[int]) -> N
 
 
 def telemetry(
-    device_class: Annotated[str | None, typer.Argument(metavar="[CLASS]", help="Device class [default: all].")] = None,
+    device_class: Annotated[str | None, typer.Argument(metavar="[CLASS]", help="Device class; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write it as JSON, which a run takes as `telemetry`.")] = None,
     state: StateFolder = None,
 ) -> None:

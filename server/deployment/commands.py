@@ -30,7 +30,7 @@ from server.release.home import default_folder as default_keys
 from server.release.keys import ROOT, open_keys
 
 Folder = Annotated[
-    Path | None, typer.Option("--home", help="The server's folder [default: FEDSTILL_SERVER or the user's own].")
+    Path | None, typer.Option("--home", help="The server's folder; default: FEDSTILL_SERVER or the user's own.")
 ]
 SECRET_BYTES = 32
 UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -69,11 +69,11 @@ def init(
     host: Annotated[str, typer.Option(help="Name or address by which devices reach this server.")],
     home: Folder = None,
     listen: Annotated[str, typer.Option(help="Address that the SuperLink listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the SuperLink.")] = 8000,
-    public_port: Annotated[int, typer.Option(help="Port of the proxy before it; 0: none.")] = 0,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the SuperLink.")] = 8000,
+    public_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the proxy before it; 0: none.")] = 0,
     enrolment_listen: Annotated[str, typer.Option(help="Address that the enrolment service listens on.")] = "0.0.0.0",
-    enrolment_port: Annotated[int, typer.Option(help="Port of the enrolment service.")] = 8001,
-    delivery_port: Annotated[int, typer.Option(help="Port of the delivery service.")] = 8002,
+    enrolment_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the enrolment service.")] = 8001,
+    delivery_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the delivery service.")] = 8002,
 ) -> None:
     """Make a server: an authority, certificates, keys and configuration."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host) is None and not _is_ipv6(host):
@@ -170,7 +170,7 @@ def revoke(number: Annotated[int, typer.Argument(help="The device's number.")], 
 def run(
     scenario: Annotated[str, typer.Argument(help="Built-in scenario or path of a scenario file.")] = "",
     home: Folder = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: in the server's folder].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: in the server's folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its last round.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and don't wait.")] = False,
     data_dir: Annotated[

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fedstill.device_classes import BUDGETS, MB, budget_of
+from fedstill.errors import ConfigError
+from fedstill.terminal import wide
 from server.delivery.records import read_summary
 from server.delivery.state import State, found_state
 from server.delivery.summary import Found
@@ -56,10 +57,10 @@ def overview(members: Iterable[Member], nodes: Mapping[int, str] | None, told: I
 
 def devices(
     home: Annotated[
-        Path | None, typer.Option("--home", help="The server's folder [default: FEDSTILL_SERVER or the user's own].")
+        Path | None, typer.Option("--home", help="The server's folder; default: FEDSTILL_SERVER or the user's own.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", help="The delivery service's state [default: in the server's folder].")
+        Path | None, typer.Option("--state", help="The delivery service's state; default: in the server's folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
@@ -73,6 +74,8 @@ def devices(
         control = Control(own)
         if control.is_up():
             nodes = control.nodes()
+    if state is not None and not state.is_dir():
+        raise ConfigError(f"{state}: no such folder; --state is that of the delivery service")
     kept = state or (own / DELIVERY if home is not None else found_state())
     records = State(kept.resolve()).telemetry
     classes = overview(members, nodes, read_summary(records).found if records.exists() else ())
@@ -85,7 +88,7 @@ def devices(
         table.add_column(title, justify="right")
     for one in classes:
         table.add_row(*_row(one))
-    console = Console(highlight=False)
+    console = wide(table)
     console.print(table)
     if nodes is None:
         console.print("no server is up here, so nobody knows who is online", markup=False)

@@ -15,7 +15,7 @@ from server.release.sign import TIMESTAMP_DAYS, sign_again
 
 release = typer.Typer(no_args_is_help=True, help="Sign, verify and publish releases.")
 
-KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder of the keys [default: the installation's own].")]
+KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder of the keys; default: the installation's own.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of a release.")]
 
 
@@ -48,7 +48,7 @@ def _refuse(error: ReleaseError) -> typer.Exit:
 @release.command()
 def verify(
     folder: Folder,
-    root: Annotated[Path | None, typer.Option(help="Trusted root [default: the installation's own].")] = None,
+    root: Annotated[Path | None, typer.Option(help="Trusted root; default: the installation's own.")] = None,
     keys: KeyFolder = None,
 ) -> None:
     """Verify a release against a trusted root, never one found in its folder: exit code 0, or 1 with the reason."""
@@ -69,7 +69,7 @@ def verify(
 @release.command()
 def sign(
     folder: Folder,
-    root: Annotated[Path | None, typer.Option(help="Root that the release was signed under [default: now's].")] = None,
+    root: Annotated[Path | None, typer.Option(help="Root that the release was signed under; default: now's.")] = None,
     keys: KeyFolder = None,
 ) -> None:
     """Sign a release anew, as a newer version: after it expired, or after keys were replaced."""

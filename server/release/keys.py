@@ -45,7 +45,9 @@ def read_trust(path: Path) -> Trust:
     try:
         return Trust.load(path.read_bytes(), str(path))
     except OSError as error:
-        raise ConfigError(f"{path}: no trusted root here ({error.strerror}); name one with --root") from error
+        raise ConfigError(
+            f"{path}: no trusted root here ({error.strerror}); name its folder with --keys, or itself with --root"
+        ) from error
     except ReleaseError as error:
         raise ConfigError(str(error)) from error
 

@@ -30,19 +30,19 @@ def compress(
     scenario: Annotated[
         str | None, typer.Option(help="Instead: built-in scenario or path of a scenario file, run first.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/compress-<class>-<time>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/compress-<class>-<time>.")] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, max=MOST_TRIALS, help=f"Students to try [default: {TRIALS}].")
+        int | None, typer.Option(min=1, max=MOST_TRIALS, help=f"Students to try; default: {TRIALS}.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=LEAST_STEPS, help="Steps of each one's distillation [default: the run's].")
+        int | None, typer.Option(min=LEAST_STEPS, help="Steps of each one's distillation; default: the run's.")
     ] = None,
     telemetry: Annotated[
-        Path | None, typer.Option(help="What `fedstill server telemetry --out` wrote [default: the run's].")
+        Path | None, typer.Option(help="What `fedstill server telemetry --out` wrote; default: the run's.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --scenario: folder with parquet files.")] = None,
     keys: Annotated[
-        Path | None, typer.Option(help="Folder of the signing keys [default: the installation's own].")
+        Path | None, typer.Option(help="Folder of the signing keys; default: the installation's own.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the search in --out; --trials may raise their number.")

@@ -1,5 +1,6 @@
 """What a finished run holds for smaller students: its labels, the server's samples, and what its devices told."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def open_run(folder: Path) -> Finished:
         raise RunFolderError(f"{folder}: no run here ({CONFIG} is missing); `fedstill simulate` makes one")
     scenario = load_scenario(str(folder / CONFIG))
     check_method(scenario, str(folder))
-    stored = Checkpoints(folder / "checkpoints").newest() if (folder / SUMMARY).is_file() else None
+    stored = Checkpoints(folder / "checkpoints").newest() if _is_finished(folder) else None
     if stored is None:
         raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")
     try:
@@ -144,6 +145,16 @@ def open_run(folder: Path) -> Finished:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{folder}: damaged run folder: {error}") from error
     return found
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        json.loads((folder / SUMMARY).read_text())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / SUMMARY}: damaged: {error}") from error
+    return True
 
 
 def _check(run: Finished) -> None:

@@ -101,6 +101,8 @@ def test_a_device_without_a_number_is_passed_over(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 65, "pi4\n", "a\x00b", 7])
 def test_a_class_that_is_no_name_is_not_taken(name: object) -> None:
     said = ConfigRecord({"0": name, "1": "pi4", "02": "pi4"})  # type: ignore[dict-item]
-    asked = Message(RecordDict(), 1, QUERY)
+    identify_server(1)
+    asked = Message(RecordDict(), 2, QUERY)
+    stamp(asked)
     reply = Message(RecordDict({"devices": said}), reply_to=asked)
     assert devices_of(reply) == ({0: "7", 1: "pi4"} if name == 7 else {1: "pi4"})

@@ -58,6 +58,7 @@ def test_the_newest_release_that_devices_told_about_stands_with_its_class() -> N
 
 def test_the_command_prints_a_table_or_json_where_no_server_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSTILL_SERVER", str(tmp_path / "none"))
+    (tmp_path / "state").mkdir()
     state = ["--state", str(tmp_path / "state")]
     table = CliRunner().invoke(app(), ["devices", *state])
     assert table.exit_code == 0, table.output
