@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import click
 import typer
@@ -49,6 +50,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
+def _refuse(text: str) -> NoReturn:
+    """End with one line that says what is wrong."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {text}", markup=False)
+    sys.exit(2)
+
+
 def _load_rooms(named: list[str]) -> None:
     """Add the commands of the room that a command belongs to, or of all that are installed.
 
@@ -62,11 +69,9 @@ def _load_rooms(named: list[str]) -> None:
         except ModuleNotFoundError as error:
             if wanted:
                 extra = EXTRAS.get(entry.value.split(".")[0], "sim")
-                text = (
+                _refuse(
                     f"{entry.name} needs {error.name}, which is not installed: install Fedstill with the extra {extra}"
                 )
-                Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {text}", markup=False)
-                sys.exit(2)
 
 
 def main() -> None:
@@ -80,16 +85,13 @@ def main() -> None:
         # What a command ends with on purpose comes back as its result.
         code = app(prog_name="fedstill", standalone_mode=False)
     except FedstillError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {error}", markup=False)
-        sys.exit(2)
+        _refuse(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fedstill"
-        text = f"{' '.join(error.format_message().split()).rstrip('.')}; see `{where} --help`"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"fedstill: {text}", markup=False)
-        sys.exit(2)
+        _refuse(f"{' '.join(error.format_message().split()).rstrip('.')}; see `{where} --help`")
     except click.Abort:
         sys.exit(130)
     if code:

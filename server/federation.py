@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedstill.consensus import Consensus, Votes, confidence_threshold, entropies, mixed, rules
-from fedstill.consensus.ballots import Ballots
+from fedstill.consensus.ballots import without
 from fedstill.errors import QuorumError
 from fedstill.exchange import ServerExchange
 from fedstill.learning import State, accuracy, predict, restored
@@ -293,9 +293,6 @@ class Federation:
         others_come_late = self.clock is not None and self.clock.lets_answers_be_late
         if observing and len(observing) == len(votes) and not others_come_late:
             raise QuorumError(f"round {replies.round_number}: only observers answered; check the devices that learn")
-        trained = votes if isinstance(votes, Ballots) else dict(votes)  # those on the disk are too many for memory
-        for device in observing:
-            del trained[device]
         reopened = tuple(
             replace(
                 earlier,
@@ -303,7 +300,7 @@ class Federation:
             )
             for earlier in replies.reopened
         )
-        return replace(replies, votes=trained, reopened=reopened)
+        return replace(replies, votes=without(votes, observing), reopened=reopened)
 
     def labels(self, round_number: int | None = None) -> tuple[Ints, Floats]:
         """Return the proxy samples whose labels are in use after a round, by default the last, and these labels."""

@@ -129,7 +129,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
 
     first, last = line(percent, "teacher", "accuracy_initial"), line(percent, "teacher", "accuracy_final")
     teacher = DASH if figures.value("teacher") is None else f"{first} → {last} % (initial → final)"
-    gap = line(percent, "derived", "gap_closed")
+    ceiling, gap = line(percent, "central", "accuracy"), line(percent, "derived", "gap_closed")
     formats = [(name, figures.value("device_classes", name, "format")) for name in figures.classes]
     others = [f"{name} {found}" for name, found in formats if found not in (None, "static-int8")]
     reasons = [(name, figures.value("device_classes", name, "refused") or []) for name in figures.classes]
@@ -138,7 +138,7 @@ def outcome(figures: Figures) -> list[tuple[str, str]]:
         *((f"{name} in the field", found) for name in figures.classes if (found := _field(figures, name))),
         *([("not static-int8", ", ".join(others))] if others else []),
         ("teacher", teacher),
-        ("central ceiling", f"{line(percent, 'central', 'accuracy')} %".replace(f"{DASH} %", DASH)),
+        ("central ceiling", ceiling if ceiling == DASH else f"{ceiling} %"),
         ("gap closed", gap if gap == DASH else f"{gap} % of the way from teacher-only to the ceiling"),
         (
             "wire",

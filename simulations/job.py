@@ -13,7 +13,7 @@ from rich.console import Console
 from fedstill.exchange import ServerExchange
 from fedstill.files import write_atomic, write_json
 from fedstill.flower import FederatedDistillation, RoundPolicy
-from fedstill.flower.strategy import IN_MEMORY
+from fedstill.flower.strategy import IN_MEMORY, size_of_votes
 from fedstill.rounds import Owner
 from fedstill.tasks import load_task
 from fedstill.workers import prepare_torch
@@ -84,20 +84,18 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
     federation = federate(grid, setup, shelf, plan, progress)
     known = federation.knowledge
     compared: dict[str, float] = {}
-    total = 0
     few, many = len(alone(scenario)), scenario.devices
     if 0 < few < many:
         progress.note(f"local-only training of {few:,} of {many:,} devices, as references.local_only says")
     took_part = None if federation.clock is None else federation.clock.rounds_of
     folder = setup.out / "references"
     for place, (left, done) in enumerate(references(setup, plan, known.teacher_initial, folder, took_part)):
-        if place == 0:
-            total = left + len(done)
-            if total:
-                progress.stage("references", total, len(done))
-        if total:
-            progress.step(total - left)
         compared = done
+        if not left and not done:  # none is wanted
+            continue
+        if place == 0:
+            progress.stage("references", left + len(done), len(done))
+        progress.step(len(done))
     released = release_students(setup, shelf, known.students, progress, federation.labels())
     initial = None
     if plan.teacher is not None:
@@ -178,7 +176,7 @@ def federate(
     if plan.teacher is not None:
         progress.stage("initial teacher", 1)
     clock = clock_of(scenario, setup.out)
-    size = 4 * (wire.active or scenario.devices) * wire.per_round * task.classes
+    size = size_of_votes(wire.active or scenario.devices, wire.per_round, task.classes)
     if clock is not None and clock.lets_answers_be_late and size > IN_MEMORY:
         progress.note(f"answers may be late: {size / 1e9:.1f} GB of memory for each round that still awaits some")
     federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round, clock)
@@ -187,7 +185,7 @@ def federate(
     finished = federation.knowledge.round_number
     if between is not None:
         between(finished)
-    progress.stage("rounds", scenario.rounds, finished, parts=wire.active or scenario.devices)
+    progress.stage("rounds", scenario.rounds, finished)
     policy = RoundPolicy(
         scenario.devices,
         wire.quorum,

@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 
 from fedstill.soft_labels import Floats, Ints, SoftLabels
+
+
+def without(votes: Mapping[int, SoftLabels], devices: Iterable[int]) -> Mapping[int, SoftLabels]:
+    """Return votes without those of some devices: a copy, but of ballots, which are too many for memory."""
+    left = votes if isinstance(votes, Ballots) else dict(votes)
+    for device in devices:
+        del left[device]
+    return left
 
 
 class Ballots(MutableMapping[int, SoftLabels]):

@@ -48,6 +48,11 @@ A_co = TypeVar("A_co", covariant=True)
 Conclude = Callable[[RoundReplies[A]], Mapping[str, float]]
 
 
+def size_of_votes(devices: int, samples: int, classes: int) -> int:
+    """Return the bytes of a round's soft labels in memory."""
+    return 4 * devices * samples * classes
+
+
 class Exchange(Protocol[A_co]):
     """What the packets of a run say; `fedstill.exchange.ServerExchange` is that of soft labels."""
 
@@ -272,10 +277,9 @@ class RoundStrategy(Strategy, Generic[A]):
         metrics: dict[int, Mapping[str, float]],
         refused: dict[int, str],
     ) -> None:
-        own_devices = self._hosts.get(reply.metadata.src_node_id, [])
+        own_devices = set(self._hosts.get(reply.metadata.src_node_id, ()))
         if self._asked is not None:
-            asked = set(self._asked)
-            own_devices = [device for device in own_devices if device in asked]
+            own_devices.intersection_update(self._asked)
         left = _packets_in(reply)  # what is no packet of an asked device is envelope
         try:
             answers = unpack_answers(reply.content, self._record)
@@ -283,7 +287,7 @@ class RoundStrategy(Strategy, Generic[A]):
             refused.update({device: str(error) for device in own_devices})
             self.traffic.envelope_bytes += left
             return
-        for device in answers.keys() - set(own_devices):
+        for device in answers.keys() - own_devices:
             log.warning("round %d: a host answered for device %d, which was not asked there", round_number, device)
         answers = {device: answer for device, answer in answers.items() if device in own_devices}
         self.traffic.envelope_bytes += left - sum(len(answer.packet) for answer in answers.values())
@@ -470,8 +474,7 @@ class FederatedDistillation(RoundStrategy):
         samples, classes = len(self.exchange.ids(round_number)), self.exchange.context.classes
         # By the run's devices, not by those that are here today: a rule may round otherwise from the disk.
         devices = self.policy.asked(self.policy.expected or len(self.device_classes))
-        size = 4 * devices * samples * classes
-        if self._scratch is None or size <= IN_MEMORY:
+        if self._scratch is None or size_of_votes(devices, samples, classes) <= IN_MEMORY:
             return {}
         return Ballots(samples, classes, self._scratch)
 

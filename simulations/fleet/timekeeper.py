@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from fedstill.consensus.ballots import Ballots
+from fedstill.consensus.ballots import without
 from fedstill.errors import QuorumError
 from fedstill.participation import participants
 from fedstill.rounds import Reopened, RoundReplies
@@ -247,11 +247,7 @@ class Timekeeper:
     ) -> tuple[Mapping[int, SoftLabels], tuple[Reopened[SoftLabels], ...]]:
         """Return the votes about a round's samples and the rounds that late answers reach."""
         if not self.lets_answers_be_late:
-            own = replies.votes
-            votes = own if isinstance(own, Ballots) else dict(own)  # those on the disk are too many for memory
-            for device in set(own) - set(in_time):
-                del votes[device]
-            return votes, ()
+            return without(replies.votes, set(replies.votes) - set(in_time)), ()
         votes = {device: replies.votes[device] for device in in_time}
         told = [Late(device, one.round_number, one.labels) for device, one in sorted(late.items())]
         counted = self._ballots.conclude(replies.round_number, replies.ids, votes, told)

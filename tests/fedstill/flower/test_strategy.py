@@ -47,6 +47,11 @@ def good(device: int, request: bytes, disks: dict[int, LabelCache] | None = None
 
 def hosts(work: Work) -> ClientApp:
     """Three hosts with two devices each."""
+    return answering(lambda asked: {device: work(device, request) for device, request in asked.items()})
+
+
+def answering(answers: Callable[[Mapping[int, bytes]], Mapping[int, DeviceAnswer]]) -> ClientApp:
+    """The same, who answer a message as a whole."""
     app = ClientApp()
 
     @app.query("devices")
@@ -56,7 +61,7 @@ def hosts(work: Work) -> ClientApp:
 
     @app.train("distill")
     def distill(message: Message, context: Context) -> Message:
-        return answer(message, lambda asked: {device: work(device, request) for device, request in asked.items()})
+        return answer(message, answers)
 
     return app
 
@@ -301,25 +306,14 @@ def test_a_round_asks_only_the_active_devices_and_all_in_turn_catch_up() -> None
 
 
 def test_answers_of_devices_that_the_round_did_not_ask_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    app = ClientApp()
-
-    @app.query("devices")
-    def devices(message: Message, context: Context) -> Message:
-        place = int(context.node_config["partition-id"])
-        return describe(message, {2 * place: "big", 2 * place + 1: "small"})
-
-    @app.train("distill")
-    def distill(message: Message, context: Context) -> Message:
-        def both(asked: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
-            (device,) = asked
-            return {one: good(one, asked[device]) for one in (device // 2 * 2, device // 2 * 2 + 1)}
-
-        return answer(message, both)
+    def both(asked: Mapping[int, bytes]) -> Mapping[int, DeviceAnswer]:
+        (device,) = asked
+        return {one: good(one, asked[device]) for one in (device // 2 * 2, device // 2 * 2 + 1)}
 
     seen: list[RoundReplies] = []
     policy = RoundPolicy(6, 1.0, timeout=1, active=2, seed=SHARED.seed)
     strategy = FederatedDistillation(ServerExchange(SHARED, 10, 1), keep_in(seen), policy)
-    strategy.start(LocalGrid(app, 3, {}), num_rounds=1)
+    strategy.start(LocalGrid(answering(both), 3, {}), num_rounds=1)
     asked = participants(SHARED.seed, 1, range(6), 2)
     assert list(seen[0].votes) == asked
     assert set(strategy.traffic.uplink) == set(asked)
