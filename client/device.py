@@ -11,20 +11,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client import background
 from client.centroids import Domain
 from client.disk import Disk, Stored
-from client.learner import DeviceData, acknowledged, bases_after, opened, tested_now, work_of
+from client.learner import DeviceData, acknowledged, bases_after, opened, opened_alike, tested_now, work_of
 from fedstill import packet
 from fedstill.cache import LabelCache
 from fedstill.delta import Base
 from fedstill.exchange import RoundTask, close_task
 from fedstill.failures import stage
 from fedstill.inputs import kept_blocks
-from fedstill.learning import Anchor, Lesson, State, answers, blocks, build, lent, logits, state_of, teach
+from fedstill.learning import (
+    Anchor,
+    Lesson,
+    State,
+    answers,
+    blocks,
+    build,
+    lent,
+    logits,
+    probabilities,
+    state_of,
+    teach,
+)
 from fedstill.losses import kd_from_probabilities, logit_adjusted
 from fedstill.models import Architecture, architecture
 from fedstill.rng import stream, torch_seed
@@ -130,8 +141,7 @@ class Device:
                 asked = answers(model, self._asked_blocks(begun), self.task)
             with stage("evaluate"):
                 tested = logits(model, self.test_images(begun), self.task)
-            state = state_of(model)
-        return self.finish(begun, state, asked, tested)
+            return self.finish(begun, model.state_dict(), asked, tested)
 
     def begin(self, request: bytes) -> Begun | DeviceAnswer:
         """Return what a round asks to learn, or the answer where there is nothing to learn for it.
@@ -142,7 +152,8 @@ class Device:
         stored = self._disk.load(asked, self._read)
         if stored is not None and stored.round_number == asked:
             return stored.answer
-        task = opened(self.context, None if stored is None else stored.cache, request)
+        open_it = opened_alike if self._virtual else opened
+        task = open_it(self.context, None if stored is None else stored.cache, request)
         if isinstance(task, DeviceAnswer):
             return task
         with stage("restore"):
@@ -241,16 +252,19 @@ class Device:
     def _labels(self, logits: Tensor, task: RoundTask) -> SoftLabels:
         certainty: Floats | None = None
         if self.settings.certainty == "background":
-            probabilities, certainty = background.predicted(logits, self.held)
+            rows, certainty = background.predicted(logits, self.held)
         else:
-            probabilities = F.softmax(logits, dim=1).numpy()
+            rows = probabilities(logits)
             if self.settings.certainty == "k-means":
                 certainty = self._domain().certainty(self.data.proxy[task.predict], self.task)
-        surest = probabilities.max(axis=1) if certainty is None else certainty
+        present = None
+        if self.settings.abstain_below:
+            surest = rows.max(axis=1) if certainty is None else certainty
+            present = surest >= self.settings.abstain_below
         return soft_labels(
             task.predict,
-            probabilities,
-            present=surest >= self.settings.abstain_below,
+            rows,
+            present=present,
             certainty=certainty if self.settings.send_certainty else None,
             class_prior=self.class_prior if self.settings.send_class_prior else None,
         )

@@ -58,13 +58,15 @@ class States:
         course of the run.
         """
         own = self._name(round_number)
-        write_atomic(self._folder / own, content, durable=self._durable)
-        drop_unfinished(self._folder)
         stored = self._stored()
         before = [name for name in stored if name < own][-1:]
-        for name in stored:
-            if name not in (own, *before):
-                (self._folder / name).unlink()
+        dropped = [self._folder / name for name in stored if name not in (own, *before)]
+        # Where a power failure counts, the older state stays until this one is on the disk.
+        over = dropped.pop() if dropped and not self._durable else None
+        write_atomic(self._folder / own, content, durable=self._durable, over=over)
+        for path in dropped:
+            path.unlink()
+        drop_unfinished(self._folder)
 
     def _name(self, round_number: int) -> str:
         return f"round-{round_number:05d}{self._suffix}"

@@ -144,7 +144,7 @@ class _Optimizer:
         """
         rate = rates.view(-1, *[1] * (values.dim() - 1))
         if how.optimizer == "sgd":
-            change = gradient + how.weight_decay * values
+            change = gradient + how.weight_decay * values if how.weight_decay else gradient
             if how.momentum:
                 momentum = self._moved(name, 0, lambda kept: how.momentum * kept + change, rows)
                 change = change + how.momentum * momentum

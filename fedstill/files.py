@@ -17,7 +17,9 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = True, mode: int = 0o666) -> None:
+def write_atomic(
+    path: Path, content: bytes | memoryview, *, durable: bool = True, mode: int = 0o666, over: Path | None = None
+) -> None:
     """Write `content` to `path`, which holds the old or the new content at any moment, never a part of it.
 
     Args:
@@ -26,14 +28,18 @@ def write_atomic(path: Path, content: bytes | memoryview, *, durable: bool = Tru
         durable: whether it is on the disk when this returns; else that holds for any end of the process, but after a
             power failure the file may be damaged.
         mode: its permissions, less what the process's umask takes.
+        over: a file of the same folder that nobody needs any more, to write into: its room on the disk and in memory is
+            there already, which is a third to a quarter of the time of a new file of some hundred kB.
     """
     if not os.path.isdir(path.parent):  # asking costs less than a folder that is there already
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        if over is not None:
+            over.replace(temporary)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, mode), "wb") as file:
             file.write(content)
-            file.flush()
+            file.truncate()
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)

@@ -96,12 +96,21 @@ def lent(architecture: Callable[[Task], nn.Module], task: Task, state: State) ->
         its_task, model = _kept.pop(architecture, (None, None))
         if model is None or its_task != task:
             model = build(architecture, task, seed=0)
-        model.load_state_dict(state)
+        _fill(model, state)
     yield model
     for parameter in model.parameters():
         parameter.grad = None
-    if {name for name, _ in model.named_buffers()} <= model.state_dict().keys() and len(_kept) < LENT:
+    if all(name in state for name, _ in model.named_buffers()) and len(_kept) < LENT:
         _kept[architecture] = (task, model)
+
+
+def _fill(model: nn.Module, state: State) -> None:
+    """Do what `load_state_dict` does, in a third of its time where the state is that of such a model."""
+    own = model.state_dict()
+    if own.keys() != state.keys() or any(own[name].shape != tensor.shape for name, tensor in state.items()):
+        model.load_state_dict(state)  # which tells what does not fit
+    for name, tensor in state.items():
+        own[name].copy_(tensor)
 
 
 def state_of(model: nn.Module) -> State:
@@ -129,6 +138,8 @@ def blocks(images: Images, task: Task) -> Iterator[Tensor]:
 
 def logits(model: nn.Module, images: Images, task: Task) -> Tensor:
     """Return logits about un-augmented images in eval mode `[samples, classes]`."""
+    if not len(images):
+        return torch.zeros(0, task.classes)
     return answers(model, blocks(images, task), task)
 
 
@@ -143,8 +154,13 @@ def answers(model: nn.Module, inputs: Iterable[Tensor], task: Task) -> Tensor:
 
 def predict(model: nn.Module, images: Images, task: Task) -> Floats:
     """Return class probabilities about un-augmented images in eval mode `[samples, classes]`."""
-    probabilities: Floats = F.softmax(logits(model, images, task), dim=1).numpy()
-    return probabilities
+    return probabilities(logits(model, images, task))
+
+
+def probabilities(logits: Tensor) -> Floats:
+    """Return the softmax of each row `[samples, classes]`: by columns, as torch is seven times slower over few classes."""
+    rows: Floats = F.softmax(logits.t(), dim=0).t().contiguous().numpy()
+    return rows
 
 
 def accuracy(model: nn.Module, images: Images, labels: Ints, task: Task) -> float:
@@ -193,12 +209,11 @@ class Lesson:
 
     def value(self, logits: Tensor, step: "Step") -> Tensor:
         """Return the loss of a step's logits `[batch, classes]`."""
+        if self.anchor is None:
+            return self.loss(logits, self.targets[step.rows])
         value = self.loss(logits[: len(step.rows)], self.targets[step.rows])
-        if self.anchor is not None:
-            value = value + self.anchor.weight * self.anchor.loss(
-                logits[len(step.rows) :], self.anchor.targets[step.anchor_rows]
-            )
-        return value
+        other = self.anchor.loss(logits[len(step.rows) :], self.anchor.targets[step.anchor_rows])
+        return value + self.anchor.weight * other
 
 
 @dataclass(frozen=True)

@@ -72,4 +72,6 @@ def logit_adjusted(logits: Tensor, labels: Tensor, log_prior: Tensor, tau: float
         log_prior: log pi of the device's own classes, floored for absent ones `[classes]`.
         tau: 0 is plain cross-entropy, 1 the consistent adjustment.
     """
+    if tau == 0:
+        return F.cross_entropy(logits, labels)
     return F.cross_entropy(logits + tau * log_prior, labels)

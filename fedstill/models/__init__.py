@@ -1,6 +1,7 @@
 """Architectures of teachers and students: functions from a task to a fresh torch module that returns logits."""
 
 from collections.abc import Callable
+from functools import cache
 
 from torch import nn
 
@@ -17,6 +18,7 @@ ARCHITECTURES: dict[str, Architecture] = {**CONVNETS, **PUBLISHED, **TRANSFORMER
 __all__ = ["ARCHITECTURES", "Architecture", "architecture"]
 
 
+@cache
 def architecture(name: str) -> Architecture:
     """Return the built-in architecture of this name, a shape's, or what `module:object` or `file.py:object` names.
 
