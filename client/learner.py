@@ -82,7 +82,7 @@ def opened(context: packet.Context, held: LabelCache | None, request: bytes) -> 
 
 
 def opened_alike(context: packet.Context, held: LabelCache | None, request: bytes) -> RoundTask | DeviceAnswer:
-    """Do what `opened` does, once for all virtual devices of a process that hold the same labels and are asked alike."""
+    """Do what `opened` does, once for all virtual devices of a process that hold the same and are asked alike."""
     global _last
     key = (context, None if held is None else (held.version, held.checksum), request)
     if _last is None or _last[0] != key:
