@@ -43,6 +43,7 @@ def dense(task: Task, widths: tuple[int, ...]) -> nn.Module:
 
 STUDENTS: dict[str, tuple[Callable[[Task], nn.Module], Task]] = {
     "dense 784-1024-512-10": (partial(dense, widths=(1024, 512)), MNIST),
+    "text-transformer-s": (architecture("text-transformer-s"), SST2),
     "text-transformer-m": (architecture("text-transformer-m"), SST2),
     "text-transformer-l": (architecture("text-transformer-l"), SST2),
 }
