@@ -86,6 +86,10 @@ def main() -> None:
         code = app(prog_name="fedstill", standalone_mode=False)
     except FedstillError as error:
         _refuse(str(error))
+    except BrokenPipeError:  # who read what this prints has seen enough, as with `| head`
+        os._exit(1)
+    except OSError as error:  # a folder of another user's, a full disk
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -24,7 +24,8 @@ USAGE = dict.fromkeys(
 
 
 def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    # What such a name takes; names of hosts may be longer, and stand in full in the certificate's extension.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
 def _key_to(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -86,7 +87,7 @@ def _write_server_certificate(
 ) -> None:
     issuer = authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
     server = (
-        _begun(names[0][:64], str(issuer), own.public_key(), SERVER_DAYS)
+        _begun(names[0], str(issuer), own.public_key(), SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
             x509.KeyUsage(digital_signature=True, key_encipherment=False, key_cert_sign=False, crl_sign=False, **USAGE),

@@ -46,11 +46,18 @@ def _say(text: str) -> None:
     Console(soft_wrap=True, highlight=False).print(text, markup=False)
 
 
-def _is_ipv6(host: str) -> bool:
+def _expect_host(host: str) -> None:
+    """Make sure that this is a host's name or address.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host):
+        return
     try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
+        ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise ConfigError(f"--host {host}: not a name or an address, which has no port and no path") from error
 
 
 def seconds_of(text: str) -> float:
@@ -76,8 +83,7 @@ def init(
     delivery_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the delivery service.")] = 8002,
 ) -> None:
     """Make a server: an authority, certificates, keys and configuration."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host) is None and not _is_ipv6(host):
-        raise ConfigError(f"--host {host}: not a name or an address, which has no port and no path")
+    _expect_host(host)
     own = _home(home)
     if own.folder.exists() and any(own.folder.iterdir()):
         raise ConfigError(f"{own.folder}: something is here already; give another --home")
@@ -158,12 +164,13 @@ def revoke(number: Annotated[int, typer.Argument(help="The device's number.")], 
     own.config()
     registry, control = Registry(own / "fleet.db"), Control(own)
     member = registry.member(number)
-    if member.revoked is not None and (member.node is None or control.nodes().get(member.node, GONE) == GONE):
+    node = control.node_of(member.public_key) if member.node is None else member.node
+    if member.revoked is not None and (node is None or control.nodes().get(node, GONE) == GONE):
         raise ConfigError(f"device {number} is revoked already")
     # Noted first: no run that begins from now on believes it, and what fails after this can be done again.
     registry.revoked(number)
-    if member.node is not None:
-        control.unregister(member.node)
+    if node is not None:
+        control.unregister(node)
     _say(f"revoked: device {number}")
 
 
@@ -254,6 +261,8 @@ def certificate(
     own.config()
     if host and not renewed:
         raise ConfigError("--host names what a new certificate is for; give --renew with it")
+    for name in host or ():
+        _expect_host(name)
     if renewed:
         renew(own.folder, tuple(host or ()))
         _say(f"made: {own / 'server.crt'}; `fedstill server start` takes it when it starts again")

@@ -3,16 +3,19 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, DataError
 from fedstill.files import write_atomic
 from fedstill.processes import holder, script
 from server.deployment.home import ServerHome
@@ -20,6 +23,7 @@ from server.deployment.home import ServerHome
 CONNECTION = "fedstill"
 TIMEOUT = 120.0  # seconds; `flwr` waits for a SuperLink that is not there
 CONNECT_SECONDS = 5.0
+NODE_OF_KEY = "SELECT node_id FROM node WHERE public_key = ? AND status != 'unregistered'"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,28 @@ class Control:
             ConfigError: the SuperLink refuses or can't be reached.
         """
         self._ask("supernode", "unregister", str(node_id), CONNECTION)
+
+    def node_of(self, public_key: str) -> int | None:
+        """Return the node id under which a key is registered, None where it is not.
+
+        The control API tells no keys, so that this is read in Flower's database.
+
+        Args:
+            public_key: elliptic curve key in OpenSSH's form.
+
+        Raises:
+            DataError: the database can't be read.
+        """
+        path = self.home / "superlink.db"
+        if not path.exists():
+            return None
+        key = load_ssh_public_key(public_key.encode()).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        try:
+            with closing(sqlite3.connect(path, timeout=TIMEOUT)) as database:
+                found = database.execute(NODE_OF_KEY, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise DataError(f"{path}: {error}") from error
+        return None if found is None else found[0] % 2**64  # SQLite has no unsigned numbers
 
     def nodes(self) -> dict[int, str]:
         """Return the status of all SuperNodes by node id."""

@@ -1,15 +1,16 @@
 """The fleet on disk: devices, and the tokens that make them. A token's secret is kept as its hash alone."""
 
 import hashlib
+import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, DataError
 from fedstill.rounds import Owner
 
 TABLES = """
@@ -48,6 +49,8 @@ class Member:
 class Registry:
     """The fleet of a server; any number of processes may use it at once.
 
+    All of it raises DataError where the database can't be used.
+
     Args:
         path: the database.
     """
@@ -58,14 +61,22 @@ class Registry:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the database for one transaction that no other process writes in."""
-        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+        with self._readable():
+            connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+            try:
+                connection.executescript(TABLES)
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                connection.close()  # what was not committed is rolled back
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            connection.executescript(TABLES)
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        finally:
-            connection.close()  # what was not committed is rolled back
+            yield
+        except sqlite3.Error as error:
+            raise DataError(f"{self._path}: the fleet can't be read or written: {error}") from error
 
     def invite(self, device_class: str, seconds: float) -> str:
         """Return the secret of a new token for one device of a class, good for so many seconds."""
@@ -133,12 +144,14 @@ class Registry:
         """Return all devices, revoked ones too; whoever may only read the database may call this."""
         if not self._path.exists():
             return []
-        database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
-        try:
+        # Opened to write, where that is allowed: after a power failure the first to come has to put it in order.
+        mode = "rw" if os.access(self._path, os.W_OK) else "ro"
+        with (
+            self._readable(),
+            closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, timeout=60)) as database,
+        ):
             made = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone()
             return _members(database, "number >= ?", 0) if made else []  # another process may be making it
-        finally:
-            database.close()
 
     def active(self) -> list[Member]:
         """Return the devices that may take part."""

@@ -26,7 +26,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, FedstillError
 from server.deployment.home import ServerHome
 from server.enrolment.registry import Registry
 
@@ -48,8 +48,14 @@ class Nodes(Protocol):
     def listens(self) -> bool:
         """Return whether it is there."""
 
+    def node_of(self, public_key: str) -> int | None:
+        """Return the node id under which a key is registered, None where it is not."""
+
     def register(self, public_key: bytes, name: str) -> int:
         """Let the holder of a key connect; return its node id."""
+
+    def unregister(self, node_id: int) -> None:
+        """Turn a node away from now on."""
 
 
 class Enrolment:
@@ -85,8 +91,14 @@ class Enrolment:
         with self._lock:
             member = self._registry.admit(secret, key)
             if member.node is None:
-                node = self._nodes.register(key.encode(), f"device-{member.number}")
+                # An attempt that ended between the two registered it and noted nothing.
+                node = self._nodes.node_of(key)
+                if node is None:
+                    node = self._nodes.register(key.encode(), f"device-{member.number}")
                 self._registry.registered(member.number, node)
+                if self._registry.member(member.number).revoked is not None:  # meanwhile, when it had no node
+                    self._nodes.unregister(node)
+                    raise ConfigError("this device is revoked")
         log.info("device %d of class %s is enrolled", member.number, member.device_class)
         return {
             "number": member.number,
@@ -104,7 +116,7 @@ def normal_key(public_key: str) -> str:
     """
     try:
         key = load_ssh_public_key(public_key.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise ConfigError("the public key can't be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ConfigError("the public key is not of curve P-384")
@@ -142,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         except ConfigError as error:
             log.warning("enrolment refused: %s", error)
             self._say(HTTPStatus.FORBIDDEN, {"error": str(error)})
+        except FedstillError as error:
+            log.error("enrolment failed: %s", error)
+            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server can't do it now"})
 
     def _read(self) -> tuple[str, str]:
         length = int(self.headers.get("Content-Length", ""))

@@ -3,7 +3,9 @@
 import json
 import random
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from client.enrol import make_key
 from client.home import Home
 from server.deployment.control import Control
 from server.deployment.home import ServerHome
+from server.enrolment.registry import Registry
 from tests.deploy.conftest import Undisturbed
 from tests.deploy.deployment import ALL, Deployment, after_round, eventually, fedstill, free_ports, rows
 
@@ -94,6 +97,19 @@ def test_who_is_not_enrolled_gets_nowhere(deployment: Deployment) -> None:
     assert "Exit Code: 305" in said
     assert "SuperNode ID" not in said
     fedstill("client", "stop", "--home", str(stranger.folder))
+
+
+def test_a_device_whose_registration_was_noted_nowhere_is_revoked_all_the_same(deployment: Deployment) -> None:
+    number = deployment.enrol("zero2w", free_ports(1)[0])
+    registry, control = Registry(deployment.server / "fleet.db"), Control(ServerHome(deployment.server))
+    member = registry.member(number)
+    assert control.node_of(member.public_key) == member.node
+    with closing(sqlite3.connect(deployment.server / "fleet.db")) as fleet, fleet:
+        fleet.execute("UPDATE devices SET node = NULL WHERE number = ?", (number,))
+    fedstill("server", "revoke", str(number), "--home", str(deployment.server))
+    assert control.node_of(member.public_key) is None
+    with pytest.raises(AssertionError, match=f"device {number} is revoked already"):
+        fedstill("server", "revoke", str(number), "--home", str(deployment.server))
 
 
 def test_a_revoked_device_is_turned_away(deployment: Deployment) -> None:

@@ -1,11 +1,13 @@
 import importlib.metadata
 import re
+from pathlib import Path
 
 import click
 import pytest
 import typer
 
 from fedstill.cli import GROUP, _load_rooms, app, main
+from fedstill.invitation import Invitation
 
 
 @pytest.fixture
@@ -54,6 +56,19 @@ def test_what_the_command_line_does_not_know_is_one_line_and_exit_code_2(
     assert re.fullmatch(r"fedstill: [^\n]*\n", told.err)
     assert said in told.err
     assert told.err.count("Did you mean") <= 1
+
+
+def test_a_folder_that_can_not_be_made_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    token = Invitation("127.0.0.1:1", "ab" * 32, "secret").encode()
+    home = tmp_path / "file" / "device"
+    monkeypatch.setattr("sys.argv", ["fedstill", "client", "enroll", token, "--home", str(home)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == f"fedstill: {home}: Not a directory\n"
 
 
 def test_no_help_loses_a_default_in_brackets() -> None:

@@ -64,10 +64,26 @@ def test_a_server_is_not_made_over_another_one(home: Path) -> None:
         fedstill("server", "init", "--host", "fl.example.org", "--home", str(home))
 
 
-@pytest.mark.parametrize("host", ["", "https://fl.example.org", "fl.example.org/x", "fl.example.org:443", "a b", "-x"])
-def test_a_host_is_a_name_and_no_url(host: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "host", ["", "https://fl.example.org", "fl.example.org/x", "fl.example.org:443", "a b", "-x", "fl.exämple.org"]
+)
+def test_a_host_is_a_name_and_no_url(host: str, tmp_path: Path, home: Path) -> None:
     with pytest.raises(ConfigError, match="not a name or an address"):
-        fedstill("server", "init", f"--host={host}", "--home", str(tmp_path / "server"))
+        fedstill("server", "init", f"--host={host}", "--home", str(tmp_path / "other"))
+    before = (home / "server.crt").read_bytes()
+    with pytest.raises(ConfigError, match="not a name or an address"):
+        fedstill("server", "certificate", "--renew", f"--host={host}", "--home", str(home))
+    assert (home / "server.crt").read_bytes() == before
+
+
+def test_a_host_may_have_as_long_a_name_as_clouds_give(tmp_path: Path) -> None:
+    host, home = "ec2-203-0-113-25.ap-southeast-2.compute.amazonaws.com", tmp_path / "server"
+    fedstill("server", "init", "--host", host, "--home", str(home))
+    fedstill("server", "certificate", "--renew", "--home", str(home))
+    server, authority = x509.load_pem_x509_certificates((home / "server.crt").read_bytes())
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in names.get_values_for_type(x509.DNSName)
 
 
 def test_a_server_may_have_an_address_of_version_6_and_a_folder_that_was_there(tmp_path: Path) -> None:
@@ -92,6 +108,9 @@ class Nodes:
 
     def nodes(self) -> dict[int, str]:
         return dict.fromkeys(self.registered, "online")
+
+    def node_of(self, key: str) -> int | None:
+        return None
 
     def unregister(self, node: int) -> None:
         if self.down or node not in self.registered:

@@ -1,9 +1,11 @@
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, DataError
 from server.enrolment.registry import Registry
 
 
@@ -74,3 +76,25 @@ def test_a_database_that_is_just_being_made_has_no_devices(tmp_path: Path) -> No
 def test_a_device_that_is_not_there_is_told(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="no device 4"):
         registry.member(4)
+
+
+def test_a_fleet_whose_writer_lost_its_power_can_be_listed_at_once(tmp_path: Path) -> None:
+    registry, cut = Registry(tmp_path / "fleet.db"), tmp_path / "cut"
+    registry.admit(registry.invite("pi4", 60), "key-a")
+    with closing(sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)) as database:
+        database.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE devices SET class = 'pi5'")
+        rows = [(f"hash-{place}", "x" * 500, 0, None) for place in range(100)]
+        database.executemany("INSERT INTO tokens VALUES (?, ?, ?, ?)", rows)
+        shutil.copytree(tmp_path, cut, ignore=shutil.ignore_patterns("cut"))
+        database.execute("ROLLBACK")
+    assert (cut / "fleet.db-journal").stat().st_size
+    assert [member.device_class for member in Registry(cut / "fleet.db").members()] == ["pi4"]
+
+
+def test_a_damaged_fleet_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "fleet.db").write_bytes(b"no database" * 100)
+    for use in (Registry(tmp_path / "fleet.db").members, lambda: Registry(tmp_path / "fleet.db").invite("pi4", 60)):
+        with pytest.raises(DataError, match=r"fleet\.db: the fleet can't be read or written: file is not a database"):
+            use()

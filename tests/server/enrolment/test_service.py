@@ -5,7 +5,7 @@ import socket
 import ssl
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -28,8 +28,10 @@ class Nodes:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.keys: dict[str, int] = {}
         self.down = False
         self.starting = 0
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def listens(self) -> bool:
         self.starting -= 1
@@ -39,8 +41,18 @@ class Nodes:
         if self.down:
             raise ConfigError("no answer from the SuperLink")
         assert public_key.startswith(b"ecdsa-sha2-nistp384 ")
+        if public_key.decode() in self.keys:
+            raise ConfigError("Public key already in use.")
         self.names.append(name)
-        return 100 + len(self.names)
+        self.keys[public_key.decode()] = 100 + len(self.names)
+        self.meanwhile()
+        return self.keys[public_key.decode()]
+
+    def node_of(self, public_key: str) -> int | None:
+        return self.keys.get(public_key)
+
+    def unregister(self, node_id: int) -> None:
+        self.keys = {key: node for key, node in self.keys.items() if node != node_id}
 
 
 class Service:
@@ -131,6 +143,40 @@ def test_an_authority_that_comes_along_with_the_tokens_own_is_not_trusted(servic
     with pytest.raises(ConfigError, match=r"is not the server of this token|certificate is refused"):
         enrol(Home(tmp_path / "device"), service.token(authority=fingerprint(genuine)))
     assert service.registry.members() == []
+
+
+def test_a_device_whose_registration_was_noted_nowhere_enrols_with_its_next_try(
+    service: Service, tmp_path: Path
+) -> None:
+    home, token = Home(tmp_path / "device"), service.token()
+
+    def killed() -> None:
+        raise ConfigError("no answer from the SuperLink in 120 s")
+
+    service.nodes.meanwhile = killed
+    with pytest.raises(ConfigError, match="no answer"):
+        enrol(home, token)
+    service.nodes.meanwhile = lambda: None
+    assert enrol(home, token).number == 0
+    assert service.registry.member(0).node == 101
+    assert service.nodes.names == ["device-0"]
+
+
+def test_a_device_that_is_revoked_while_it_is_registered_gets_nowhere(service: Service, tmp_path: Path) -> None:
+    service.nodes.meanwhile = lambda: service.registry.revoked(0)
+    with pytest.raises(ConfigError, match="this device is revoked"):
+        enrol(Home(tmp_path / "device"), service.token())
+    assert service.nodes.keys == {}
+
+
+def test_a_database_that_can_not_be_used_is_the_servers_failure_and_tells_nothing(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = service.token()
+    (tmp_path / "server" / "fleet.db").write_bytes(b"no database" * 100)
+    with pytest.raises(ConfigError, match="the server can't do it now"):
+        enrol(Home(tmp_path / "device"), token)
+    assert "the fleet can't be read or written" in caplog.text
 
 
 def test_a_token_that_is_expired_or_used_is_refused(service: Service, tmp_path: Path) -> None:
