@@ -165,7 +165,7 @@ def _ask(invitation: Invitation, authority: bytes, content: dict[str, str]) -> d
     status, reply = _exchange(invitation, context, "POST", "/v1/enroll", json.dumps(content).encode())
     try:
         said = json.loads(reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise ConfigError(f"{invitation.address} does not answer as an enrolment service does (status {status})")
@@ -189,7 +189,7 @@ def _exchange(
         raise ConfigError(refusal(invitation.address, error)) from error
     except ConnectionRefusedError as error:
         raise _StartingError(f"nothing answers at {invitation.address}, no enrolment service is up") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # UnicodeError: no host can have this name
         raise ConfigError(f"{invitation.address} can't be reached: {error}; is the enrolment service up?") from error
     finally:
         connection.close()

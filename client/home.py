@@ -4,7 +4,7 @@ device.toml      what this device is and whom it talks to
 ca.crt           certificate of the server's authority
 supernode.key    the private key that this device made and that never leaves it, mode 0600
 root.json        the root that signs what this device fetches
-parcels/         proxy sets and backbones that were fetched
+parcels/         proxy sets and backbones that were fetched, and the roots that came after root.json
 limits.toml      when it may train (`client.limits`)
 state/           of the agent: a folder per run
 superexec.secret  what the SuperNode knows by that it gives work to its own apps alone
@@ -24,19 +24,30 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from client.updates.home import default_home
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError
 from fedstill.files import write_atomic
+from fedstill.invitation import host_and_port
 
 SYSTEM_HOME = Path("/var/lib/fedstill")
 """The folder of a device that is installed."""
 PAUSED = "paused"
 """In `run/agent/`: why the agent was absent from the last round; not there: it was not."""
 MAX_SOCKET_PATH = 107  # bytes, of sockaddr_un
+
+
+def _is_address(address: str) -> str:
+    host_and_port(address)
+    return address
+
+
+def _is_address_or_empty(address: str) -> str:
+    return _is_address(address) if address else address
 
 
 class DeviceConfig(Settings):
@@ -46,13 +57,13 @@ class DeviceConfig(Settings):
     """The device's number, which the server gave it."""
     device_class: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """Its class."""
-    superlink: str
+    superlink: Annotated[str, AfterValidator(_is_address)]
     """Address of the server, host:port."""
     data: str = ""
     """Path of the description of its data, `data.toml`."""
     proxy: str = ""
     """Path of the proxy set, the .npy file that the server uses."""
-    delivery: str = ""
+    delivery: Annotated[str, AfterValidator(_is_address_or_empty)] = ""
     """Address of the delivery service, host:port, from which the agent fetches proxy set and backbone where no path is
     given; empty: none."""
     backbone: str = ""

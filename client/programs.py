@@ -11,6 +11,9 @@ from fedstill.processes import Program, module, script
 SUPERNODE_PAUSE = 10.0
 """Seconds before a SuperNode that ended starts again. The SuperLink turns away one whose last connection it has not
 given up yet, for 60 s at most: it simply comes back until it is let in."""
+SUPERNODE_LONGEST_PAUSE = 300.0
+"""Seconds to which that grows for one that is turned away for longer, such as a revoked device or one whose clock is
+wrong: each start is work for the processor and the disk."""
 
 
 def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Program]:
@@ -55,6 +58,13 @@ def programs(home: Home, users: Users | None = None, nice: int = 0) -> list[Prog
 
     return [
         Program("agent", agent, env=living(home.state), user=agent_user, nice=nice),
-        Program("supernode", supernode, SUPERNODE_PAUSE, {**living(home.flwr), "FLWR_HOME": str(home.flwr)}, node_user),
+        Program(
+            "supernode",
+            supernode,
+            SUPERNODE_PAUSE,
+            {**living(home.flwr), "FLWR_HOME": str(home.flwr)},
+            node_user,
+            longest_pause=SUPERNODE_LONGEST_PAUSE,
+        ),
         Program("apps", apps, env={**living(bundles), "FLWR_HOME": str(bundles)}, user=app_user),
     ]

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from client.home import DeviceConfig, Home
 from fedstill.errors import ConfigError
+from fedstill.invitation import host_and_port
 
 TIMEOUT = 10.0
 CALL = "/v1/fleet/pull-messages"
@@ -60,8 +61,8 @@ def reach(home: Home, config: DeviceConfig) -> Reached:
         context = ssl.create_default_context(cafile=str(home.authority))
     except OSError as error:
         raise ConfigError(f"{home.authority}: {error}; enrol anew") from error
-    host, _, port = place.rpartition(":")
-    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=TIMEOUT, context=context)
+    host, port = host_and_port(place)
+    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
     try:
         connection.connect()
         began = time.time()
@@ -75,7 +76,7 @@ def reach(home: Home, config: DeviceConfig) -> Reached:
         return Reached(here - parsedate_to_datetime(answer.getheader("Date", "")).timestamp())
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(refusal(place, error)) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # UnicodeError: no host can have this name
         raise ConfigError(f"{place} can't be reached: {error}; is the server up, and this machine online?") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{place} does not answer as a SuperLink does: it tells no time") from error

@@ -32,6 +32,10 @@ PR_SET_NO_NEW_PRIVS = 38
 GRACE = 15.0
 """Seconds that a program has to end before it is killed."""
 POLL = 0.2
+STEADY = 60.0
+"""Seconds beyond which a run counts as one that went well."""
+PATIENCE = 90.0
+"""Seconds of short runs during which a pause that may grow does not."""
 MAX_LOG = 10 * 1024 * 1024
 """Bytes of a log beyond which it begins anew; the last one is kept beside it."""
 HANDED_ON = re.compile(r"LANG|LC_.*|TZ|PYTHONPATH|FLWR_.*|ORT_.*|GRPC_.*|.*_NUM_THREADS|RAY_USAGE_STATS_ENABLED")
@@ -50,6 +54,8 @@ class Program:
         user: system user to run as, with the group of the same name alone; it then gets of this process's environment
             only what `HANDED_ON` says. Empty: this process's user. Only root can start programs of others.
         nice: added to its niceness, 0 to 19.
+        longest_pause: seconds to which `pause` grows while no run lasts longer than `STEADY`: after `PATIENCE` it is
+            the time since, which doubles it from start to start. 0: it stays as it is.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     nice: int = 0
+    longest_pause: float = 0.0
 
 
 def script(name: str) -> str:
@@ -132,6 +139,8 @@ class Supervisor:
         self._pids = pids
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._due = dict.fromkeys((program.name for program in programs), 0.0)
+        self._began: dict[str, float] = {}
+        self._unsteady: dict[str, float] = {}  # since when
 
     def run(self, stop: threading.Event) -> None:
         """Keep them running until `stop` is set, then end them."""
@@ -153,15 +162,26 @@ class Supervisor:
                 _shorten(self._log(program))
                 return
             _signal(running, signal.SIGKILL)  # what it started must not outlive it
-            log.warning("%s ended with code %d; it starts again in %g s", program.name, code, program.pause)
             del self._running[program.name]
-            self._due[program.name] = now + program.pause
+            pause = self._postpone(program, now)
+            log.warning("%s ended with code %d; it starts again in %.3g s", program.name, code, pause)
         elif now >= self._due[program.name]:
+            self._began[program.name] = now
             try:
                 self._start(program)
             except OSError as error:  # a full disk, no memory: the device is to come back when that is over
-                log.error("%s can't be started: %s; trying again in %g s", program.name, error, program.pause)
-                self._due[program.name] = now + program.pause
+                pause = self._postpone(program, now)
+                log.error("%s can't be started: %s; trying again in %.3g s", program.name, error, pause)
+
+    def _postpone(self, program: Program, now: float) -> float:
+        """Set when a program that ended starts again, and return the seconds until then."""
+        name, began = program.name, self._began[program.name]
+        if now - began > STEADY:
+            self._unsteady[name] = now
+        unsteady = now - self._unsteady.setdefault(name, began)
+        pause = max(program.pause, min(unsteady - PATIENCE, program.longest_pause))
+        self._due[name] = now + pause
+        return pause
 
     def _log(self, program: Program) -> Path:
         return self._logs / f"{program.name}.log"
@@ -187,7 +207,7 @@ class Supervisor:
         self._running[program.name] = started
         log.info("%s started, process %d", program.name, started.pid)
         try:
-            write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode())
+            write_atomic(self._pids / f"{program.name}.pid", f"{started.pid}\n".encode(), durable=False)
         except OSError as error:  # a full disk: what runs is worth more than its process id
             log.warning("%s runs, but its process id can't be written: %s", program.name, error)
 

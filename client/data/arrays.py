@@ -12,8 +12,9 @@ from fedstill.errors import DataError
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Images, Task
 
-# TypeError: a single array, as numpy.save writes it, is no context manager.
-UNREADABLE = (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+# TypeError: a single array, as numpy.save writes it, is no context manager. RuntimeError: damage that zipfile takes for
+# encryption, or (NotImplementedError) for a compression that it does not know.
+UNREADABLE = (OSError, EOFError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def from_npz(path: Path, description: DataDescription, task: Task) -> tuple[Images, Ints]:

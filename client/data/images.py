@@ -124,6 +124,8 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{str(file)!r}: this can't be a file's name: {error}") from error
 
 
 def _decoded(samples: Iterator[Sample], description: DataDescription, task: Task) -> tuple[Images, Ints]:

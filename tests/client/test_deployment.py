@@ -65,6 +65,18 @@ def test_the_doctor_tells_what_stands_in_the_way(home: Home, tmp_path: Path) -> 
     assert "the device's key is gone" in fedstill("doctor", "--home", str(home.folder)).output
 
 
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [('superlink = "fl.example.org"', "superlink"), ('superlink = ""', "superlink"), ('delivery = "fl:"', "delivery")],
+)
+def test_an_address_without_a_port_is_told(line: str, place: str, home: Home) -> None:
+    key = line.partition(" ")[0]
+    others = [other for other in CONFIG.splitlines() if not other.startswith(key)]
+    home.config_path.write_text("\n".join([*others, line]))
+    with pytest.raises(ConfigError, match=rf"device\.toml: {place}: not an address of the form host:port \(given: "):
+        fedstill("doctor", "--home", str(home.folder))
+
+
 def test_the_doctor_tells_an_emulated_machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "emulated" not in fedstill("doctor", "--home", str(home.folder)).output
     machine = replace(probe.look(), emulated=True)

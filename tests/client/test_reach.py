@@ -97,3 +97,8 @@ def test_a_server_that_is_away_is_told(home: Home) -> None:
     away = DeviceConfig(number=0, device_class="pi4", superlink="127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9 can't be reached"):
         reach(home, away)
+
+
+def test_a_name_that_no_host_can_have_is_told(home: Home) -> None:
+    with pytest.raises(ConfigError, match=r"fl\.\.example\.org:8000 can't be reached"):
+        reach(home, DeviceConfig(number=0, device_class="pi4", superlink="fl..example.org:8000"))

@@ -1,5 +1,6 @@
 import os
 import pwd
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -65,6 +66,37 @@ def test_a_program_that_ends_waits_before_it_starts_again_and_its_words_are_kept
     log = tmp_path / "logs" / "short.log"
     with supervised(tmp_path, Program("short", ["sh", "-c", "echo $WORD"], pause=0.05, env={"WORD": "once more"})):
         eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 3)
+
+
+def test_the_pause_of_a_program_whose_runs_stay_short_grows_and_is_short_again_after_a_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fedstill.processes.PATIENCE", 0.5)
+    monkeypatch.setattr("fedstill.processes.STEADY", 2.0)
+    longer = tmp_path / "longer"
+    program = Program("short", ["sh", "-c", f"test ! -e {longer} || sleep 2.5"], pause=0.05, longest_pause=1.5)
+
+    def pauses() -> list[float]:
+        found = (re.search(r"starts again in (\S+) s", message) for message in caplog.messages)
+        return [float(match[1]) for match in found if match]
+
+    with supervised(tmp_path, program):
+        eventually(lambda: 1.5 in pauses())
+        longer.touch()
+        grown = len(pauses())
+        eventually(lambda: 0.05 in pauses()[grown:])
+    assert pauses()[0] == 0.05
+    assert any(0.05 < pause < 1.5 for pause in pauses())
+    assert max(pauses()) == 1.5
+
+
+def test_a_start_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = list[int]()
+    monkeypatch.setattr("os.fsync", flushed.append)
+    log = tmp_path / "logs" / "short.log"
+    with supervised(tmp_path, Program("short", ["echo", "once more"], pause=0.05)):
+        eventually(lambda: log.exists() and log.read_text().count("once more\n") >= 2)
+    assert flushed == []
 
 
 def test_a_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

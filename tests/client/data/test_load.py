@@ -158,6 +158,25 @@ def test_what_numpy_reads_otherwise_than_as_arrays_by_name_is_refused(content: b
         load(DataDescription(format="npz", path=str(path)), GREY)
 
 
+@pytest.mark.parametrize("damage", [{8: 99}, {6: 1}], ids=["compression", "encryption"])
+def test_damage_that_looks_like_what_is_not_supported_is_refused(damage: dict[int, int], tmp_path: Path) -> None:
+    path = tmp_path / write("npz", tmp_path, *samples(GREY))
+    content = bytearray(path.read_bytes())
+    for header, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):  # of the first file, and of the directory
+        for place, value in damage.items():
+            content[content.index(header) + place + shift] = value
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"can't be read as \.npz"):
+        load(DataDescription(format="npz", path=str(path)), GREY)
+
+
+def test_a_table_that_names_what_no_file_can_be_called_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("image,label\na\0b.png,cat\n")
+    with pytest.raises(DataError, match=r"a\\x00b\.png': this can't be a file's name") as refused:
+        load(DataDescription(format="csv", path=str(tmp_path / "table.csv")), GREY)
+    assert str(refused.value).isprintable()
+
+
 def test_a_digit_that_is_no_number_is_no_class(tmp_path: Path) -> None:
     images, labels = samples(GREY)
     path = tmp_path / write("npz", tmp_path, images, ["\u00b2", *labels[1:]])

@@ -133,6 +133,70 @@ def test_a_parcel_is_signed_once_and_again_when_its_signatures_no_longer_hold(
     assert Store(url).versions(published) == [1, 2]
 
 
+@pytest.fixture
+def followed(parcels: Parcels, keys: Keys, start: Start, tmp_path: Path) -> int:
+    """The port of a service whose parcels a newer root vouches for; the device, which trusts the first, has the proxy
+    set by that."""
+    keys.rotate("timestamp")
+    publish_parcel(tmp_path / "proxy.npy", "proxy", str(tmp_path / "store"), keys)
+    port = start(state=tmp_path / "other").port
+    device(tmp_path, port).path("proxy", SHA256)
+    return port
+
+
+def test_a_parcel_that_a_newer_root_vouches_for_is_kept(followed: int, tmp_path: Path) -> None:
+    chunks = list[str]()
+    assert device(tmp_path, followed, chunks.append).path("proxy", SHA256).read_bytes() == PROXY
+    assert device(tmp_path, port=1).path("proxy", SHA256).read_bytes() == PROXY  # nobody is there
+    assert chunks == []
+
+
+def test_content_that_was_only_signed_anew_is_not_fetched_again(
+    parcels: Parcels, keys: Keys, start: Start, tmp_path: Path
+) -> None:
+    before = parcels.path("proxy", SHA256).with_name("timestamp.json").read_bytes()
+    (tmp_path / "backbone").write_bytes(b"backbone")
+    keys.rotate("timestamp")
+    for kind, name in (("proxy", "proxy.npy"), ("backbone", "backbone")):
+        publish_parcel(tmp_path / name, kind, str(tmp_path / "store"), keys)
+    port = start(state=tmp_path / "other").port
+    device(tmp_path, port).path("backbone", content_digest(b"backbone")[1])  # it brings the newer root
+    with pytest.raises(DataError):
+        device(tmp_path, port=1).path("proxy", SHA256)  # of a replaced key
+    steps = list[str]()
+    path = device(tmp_path, port, steps.append).path("proxy", SHA256)
+    assert (path.read_bytes(), steps) == (PROXY, [])
+    assert path.with_name("timestamp.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("place", [0, 200])
+def test_a_newer_root_that_went_bad_on_the_disk_is_passed_over_until_it_comes_again(
+    place: int, followed: int, tmp_path: Path
+) -> None:
+    root = tmp_path / "parcels" / "2.root.json"
+    good = root.read_bytes()
+    flip(root, place)
+    with pytest.raises(DataError, match="unavailable"):
+        device(tmp_path, port=1).path("proxy", SHA256)
+    steps = list[str]()
+    assert device(tmp_path, followed, steps.append).path("proxy", SHA256).read_bytes() == PROXY
+    assert (root.read_bytes(), steps) == (good, [])
+
+
+def test_a_newer_root_of_others_on_the_disk_vouches_for_nothing(parcels: Parcels, tmp_path: Path) -> None:
+    place = parcels.path("proxy", SHA256).parent
+    others = open_keys(tmp_path / "others")
+    others.rotate("timestamp")
+    publish_parcel(tmp_path / "proxy.npy", "proxy", str(tmp_path / "theirs"), others)
+    (theirs,) = (tmp_path / "theirs" / place.name).glob(f"*/{CONTENT}")
+    for name in METADATA:
+        (place / name).write_bytes(theirs.with_name(name).read_bytes())
+    (tmp_path / "parcels" / "2.root.json").write_bytes(others.trust.content)
+    with pytest.raises(DataError, match="unavailable"):
+        device(tmp_path, port=1).path("proxy", SHA256)
+    assert parcels.path("proxy", SHA256).read_bytes() == PROXY
+
+
 def test_old_parcels_make_room(parcels: Parcels, keys: Keys, start: Start, tmp_path: Path) -> None:
     for number in range(KEPT + 2):
         path = tmp_path / f"backbone-{number}"

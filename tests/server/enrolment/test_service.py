@@ -121,6 +121,12 @@ def test_a_root_that_is_none_is_refused(service: Service, tmp_path: Path) -> Non
     assert not Home(tmp_path / "device").config_path.exists()
 
 
+def test_a_token_of_a_host_that_can_not_be_is_told(tmp_path: Path) -> None:
+    token = Invitation("fl..example.org:8001", "ab" * 32, "secret").encode()
+    with pytest.raises(ConfigError, match=r"fl\.\.example\.org:8001 can't be reached"):
+        enrol(Home(tmp_path / "device"), token)
+
+
 def test_a_device_tells_nothing_to_a_server_of_another_authority(service: Service, tmp_path: Path) -> None:
     token = service.token(authority="ab" * 32)
     with pytest.raises(ConfigError, match="is not the server of this token"):
