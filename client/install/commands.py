@@ -63,6 +63,7 @@ def install(
     system.check_root()
     if service:
         system.check_systemd()
+        system.check_service(own)
     found = system.enrolled(user, own)
     config = system.described(found, data=data, proxy=proxy, backbone=backbone)
     text = unit(own, read_limits(found), config.device_class)
@@ -98,15 +99,21 @@ def uninstall(
     if not own.users.exists():
         raise ConfigError(f"{own.folder}: nothing is installed here")
     users = parse(Users, read_toml(own.users), str(own.users))
-    system.disable()
+    gone = []
+    if system.has_unit(own):
+        system.disable()
+        gone.append("the service")
     if holder(own.run / "client.lock") is not None:
         raise ConfigError(f"the device in {own.folder} is running still; `fedstill client stop` ends it")
     if purge:
-        system.purge(own, users)
-        _say(f"removed: the service, {own.folder} and the users {', '.join(users.names())}")
+        went = system.purge(own, users)
+        gone += [str(own.folder), *(f"user {name}" for name in went)]
+        _say(f"removed: {', '.join(gone)}")
+        if not went:
+            _say(f"the users {', '.join(users.names())} stay: another device's service has them too")
         _say("the server knows the device still; `fedstill server revoke` there ends that")
     else:
-        _say(f"removed: the service; {own.folder} and its users stay (--purge removes them)")
+        _say(f"removed: {', '.join(gone) or 'no service'}; {own.folder} and its users stay (--purge removes them)")
 
 
 def add(client: typer.Typer) -> None:

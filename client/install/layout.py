@@ -68,7 +68,7 @@ def layout(users: Users) -> tuple[Place, ...]:
     agent, node, app = users.names()
     return (
         Place("", ROOT, ROOT, 0o711, folder=True),
-        Place("users.toml", ROOT, ROOT, 0o644),
+        Place("users.toml", ROOT, ROOT, 0o644, needed=False),  # with it the device is installed: written last
         Place("device.toml", ROOT, agent, 0o640),
         Place("limits.toml", ROOT, agent, 0o640, needed=False),
         Place("ca.crt", ROOT, ROOT, 0o644),
@@ -91,10 +91,17 @@ def arrange(home: Home, users: Users) -> None:
     """Make the folders and give everything to whom it belongs; only root can.
 
     Raises:
-        ConfigError: the folder lies where others than root could exchange it, or where the users can't get.
+        ConfigError: the folder is another's, lies where others than root could exchange it, or where the users can't
+            get.
     """
     check_above(home.folder)
-    for place in layout(users):
+    if home.folder.lstat().st_uid != 0:
+        raise ConfigError(
+            f"{home.folder}: not root's, so that links of its owner's may lie in it; choose another --home, and "
+            f"--from {home.folder} if the device is there"
+        )
+    whole, *parts = layout(users)
+    for place in (*parts, whole):  # it is opened when all in it is closed
         path = home.folder / place.path
         if place.folder:
             path.mkdir(exist_ok=True, mode=0o700)

@@ -83,11 +83,12 @@ def test_what_can_not_be_installed_changes_nothing(tmp_path: Path) -> None:
     for folder in (home, source):
         folder.mkdir()
         (folder / "device.toml").write_text(CONFIG)
-    with pytest.raises(ConfigError, match=r"is installed in .* already"):
-        fedstill("install", "--no-service", "--home", str(home), "--from", str(source))
     with pytest.raises(ConfigError, match="nothing is installed"):
         fedstill("uninstall", "--home", str(home))
-    assert [path.name for path in home.iterdir()] == ["device.toml"]
+    (home / "users.toml").touch()
+    with pytest.raises(ConfigError, match=r"is installed in .* already"):
+        fedstill("install", "--no-service", "--home", str(home), "--from", str(source))
+    assert sorted(path.name for path in home.iterdir()) == ["device.toml", "users.toml"]
 
 
 @as_root
