@@ -22,7 +22,7 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class How:
-    """How runs are computed and signed, which changes no result.
+    """How runs are computed and signed, which changes no result: of the executor `cohort`, none but in its roundings.
 
     Attributes:
         engine: how messages reach the hosts.
