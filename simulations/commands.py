@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedstill.errors import ConfigError, RunFolderError
+from fedstill.errors import ConfigError
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
+from server.release.keys import open_keys
 from simulations.how import Engine, How
-from simulations.methods import OWN, load_method
-from simulations.run_folder import SUMMARY, check_new, check_resumable
-from simulations.scenario import load_scenario
+from simulations.methods import OWN, load_method, methods
+from simulations.run_folder import SEEDS_PLAN, check_new, check_resumable
+from simulations.scenario import Scenario, load_scenario
+from simulations.seeds import SeedsPlan, resumed
+from simulations.summary_file import read_summary
 from simulations.table import print_seeds, print_table
 
 
@@ -35,19 +38,21 @@ def seed_list(text: str) -> list[int]:
     """Return the seeds of a comma-separated list.
 
     Raises:
-        ConfigError: a part is no number, or seeds repeat.
+        ConfigError: a part is no number or no seed, or seeds repeat.
     """
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--seeds {text}: not whole numbers separated by commas") from error
-    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ConfigError(f"--seeds {text}: seeds must differ and not be negative")
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ConfigError(f"--seeds {text}: seeds must differ, and be neither negative nor above {2**32 - 1}")
     return seeds
 
 
 def simulate(
-    scenario: Annotated[str, typer.Argument(help="Built-in scenario or path of a scenario file.")] = "digits",
+    scenario: Annotated[
+        str | None, typer.Argument(help="Built-in scenario or path of a scenario file; default: digits.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with parquet files in the layout of the Hugging Face hub.")
     ] = None,
@@ -58,7 +63,7 @@ def simulate(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of soft labels.")] = None,
     devices: Annotated[int | None, typer.Option(help="Virtual devices.")] = None,
-    method: Annotated[str, typer.Option(help="fedstill, or a baseline laid over the scenario.")] = OWN,
+    method: Annotated[str | None, typer.Option(help=f"{OWN} (default), or a baseline laid over the scenario.")] = None,
     engine: Annotated[
         Engine, typer.Option(help="local: in this process; ray: Flower's own simulation.")
     ] = Engine.local,
@@ -80,7 +85,9 @@ def simulate(
     fleet: Annotated[
         str | None, typer.Option(help="Built-in fleet or fleet file: devices live in virtual time.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last round.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue what is in --out; --seeds named are added to it.")
+    ] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the scenario: section.key=value.")
     ] = None,
@@ -93,10 +100,9 @@ def simulate(
     if seed is not None and seeds is not None:
         raise ConfigError("--seed and --seeds exclude each other")
     if resume:
-        changed = [*(assignments or []), *[o for o in (data_dir, seed, rounds, devices, fleet) if o is not None]]
         if out is None:
             raise ConfigError("--resume continues the folder named by --out; give --out")
-        if changed or (method != OWN and seeds is None):
+        if assignments or any(option is not None for option in (data_dir, seed, rounds, devices, fleet)):
             raise ConfigError("--resume takes the configuration of the run folder; leave out options that change it")
     least = _least_hosts(engine, ray_address, cores)
     key_folder = (keys or default_keys()).resolve()
@@ -108,24 +114,31 @@ def simulate(
         ray_address=ray_address or "",
         least=least,
     )
-    changes = changes_of(assignments or [], data_dir, seed, rounds, devices)
-    if fleet is not None:
-        changes.insert(0, f"fleet={json.dumps(fleet)}")
-    if seeds is not None:
-        _several((scenario, method), seed_list(seeds), changes, out, resume, console, how)
-        return
+    several = [] if seeds is None else seed_list(seeds)
     if resume:
         assert out is not None
         folder = out.resolve()
-        load_scenario(str(check_resumable(folder)))
-        if (folder / SUMMARY).exists():
-            print_table(json.loads((folder / SUMMARY).read_text()), console, folder)
+        if several or (folder / SEEDS_PLAN).is_file():
+            plan = resumed(folder, several)
+            _expect(scenario, method, plan.scenario, folder)
+            _several(plan, folder, console, how)
+            return
+        _expect(scenario, method, load_scenario(str(check_resumable(folder))), folder)
+        if (summary := read_summary(folder)) is not None:
+            print_table(summary, console, folder)
             return
         loaded = None
     else:
-        loaded = load_method(scenario, method, changes)
+        changes = changes_of(assignments or [], data_dir, several[0] if several else seed, rounds, devices)
+        if fleet is not None:
+            changes.insert(0, f"fleet={json.dumps(fleet)}")
+        loaded = load_method(scenario or "digits", method or OWN, changes)
         folder = (out or default_folder(loaded.name)).resolve()
         check_new(folder)
+        if several:
+            _check(loaded, how)
+            _several(SeedsPlan(seeds=several, scenario=loaded), folder, console, how)
+            return
     how.begin()
     from simulations.launch import launch, prepare
 
@@ -170,26 +183,33 @@ def default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _several(
-    what: tuple[str, str],
-    seeds: list[int],
-    changes: list[str],
-    out: Path | None,
-    resume: bool,
-    console: Console,
-    how: How,
-) -> None:
-    """Run one scenario as one method with several seeds, and combine their summaries."""
-    first = load_method(*what, [*changes, f"seed={seeds[0]}"])
-    folder = (out or default_folder(first.name)).resolve()
-    if resume and not folder.is_dir():
-        raise RunFolderError(f"{folder}: no run to resume here")
-    if not resume:
-        check_new(folder)
+def _expect(scenario: str | None, method: str | None, own: Scenario, folder: Path) -> None:
+    """Make sure that a run to be resumed is the one that was named, if any was.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    kind = own.method.name if own.method.name in methods() else OWN
+    if method not in (None, kind) or (scenario is not None and load_method(scenario, kind).name != own.name):
+        raise ConfigError(f"{folder} has a run of {own.name}; leave scenario and --method out to resume it")
+
+
+def _check(scenario: Scenario, how: How) -> None:
+    """Check all that can be wrong with several runs of a scenario, before anything is written."""
+    from simulations import shelf  # with torch, as what follows
+    from simulations.validate import validate
+
+    validate(scenario, elsewhere=bool(how.ray_address))
+    shelf.split(scenario)
+    open_keys(how.keys)
+
+
+def _several(plan: SeedsPlan, folder: Path, console: Console, how: How) -> None:
+    """Run what is missing of several seeds, and combine their summaries."""
     from simulations.launch import launch_seeds
 
-    combined = launch_seeds(lambda seed: load_method(*what, [*changes, f"seed={seed}"]), seeds, folder, how)
-    print_seeds(combined, console, folder)
+    plan.write(folder)
+    print_seeds(launch_seeds(plan.load, plan.seeds, folder, how), console, folder)
 
 
 def register(app: typer.Typer) -> None:

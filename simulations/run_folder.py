@@ -11,6 +11,7 @@ from fedstill.errors import RunFolderError
 from fedstill.files import write_atomic
 
 CONFIG, SUMMARY, ROUNDS, REPORT = "config.toml", "summary.json", "rounds.jsonl", "report.html"
+SEEDS_PLAN = "seeds.toml"
 LOCK = ".lock"
 
 
@@ -49,7 +50,8 @@ def check_new(out: Path) -> None:
         RunFolderError: it holds a run or other files already.
     """
     if out.exists() and (not out.is_dir() or any(not _unfinished(path.name) for path in out.iterdir())):
-        hint = "continue it with --resume, or choose another one" if (out / CONFIG).exists() else "choose another one"
+        begun = any((out / name).exists() for name in (CONFIG, SEEDS_PLAN))
+        hint = "continue it with --resume, or choose another one" if begun else "choose another one"
         raise RunFolderError(f"{out}: this folder is already in use; {hint}")
 
 

@@ -1,12 +1,13 @@
 """Scenarios: one file says everything about a run; built-in ones lie in `scenarios/`."""
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from client.executors.settings import CohortSettings
 from fedstill.config import Settings, override, parse, read_toml
@@ -28,6 +29,7 @@ from simulations.fleet.settings import FleetSettings, raw_fleet, with_benchmarks
 from simulations.stream import StreamSettings
 
 FOLDER = Path(__file__).parent / "scenarios"
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
 class DataSettings(Settings):
@@ -128,7 +130,7 @@ class ReferenceSettings(Settings):
 class Scenario(Settings):
     """A federated distillation run on virtual devices."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     """Its name, part of the run folder's."""
     task: str
     """What is learned: `module:object` or `file.py:object` of a `fedstill.tasks.Task`."""
@@ -162,6 +164,17 @@ class Scenario(Settings):
     fleet: FleetSettings | None = None
     """Devices that live in virtual time; a scenario file may name a built-in fleet or a fleet file here. Absent:
     devices take no time and are always there."""
+
+    @field_validator("device_classes")
+    @classmethod
+    def _names_of_folders(cls, classes: dict[str, DeviceClassSettings]) -> dict[str, DeviceClassSettings]:
+        for name in classes:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(
+                    f"{name!r} is no name of a class, which its folder has too: use a-z, 0-9, '-' and '_', the first a"
+                    " letter or a digit"
+                )
+        return classes
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":

@@ -1,13 +1,53 @@
-"""`seeds.json`: several runs of one scenario that differ in their seed, as mean and standard deviation."""
+"""Several runs of one scenario that differ in their seed: what they run, and `seeds.json`, their mean and deviation."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import tomli_w
+from pydantic import Field
+
+from fedstill.config import Settings, parse, read_toml
+from fedstill.errors import RunFolderError
+from fedstill.files import write_atomic
 from simulations.figures import derive
+from simulations.run_folder import SEEDS_PLAN
+from simulations.scenario import Scenario, resolved
 
 # Returned for a leaf that has no place in the result; None is a result of its own.
 _LEFT_OUT = object()
+
+
+class SeedsPlan(Settings):
+    """What several runs compute; lies in their folder, so that all get one configuration, whenever they begin."""
+
+    seeds: list[int] = Field(min_length=1)
+    """Their seeds, in the order of `seeds.json`."""
+    scenario: Scenario
+    """What each one runs, but for its seed."""
+
+    def load(self, seed: int) -> Scenario:
+        """Return the scenario of a seed."""
+        return resolved(self.scenario.model_dump(exclude_none=True), [f"seed={seed}"], f"seed {seed}")
+
+    def write(self, folder: Path) -> None:
+        """Write it into the seeds' folder."""
+        write_atomic(folder / SEEDS_PLAN, tomli_w.dumps(self.model_dump(exclude_none=True)).encode())
+
+
+def resumed(folder: Path, seeds: Sequence[int]) -> SeedsPlan:
+    """Return the plan of the seeds in `folder`, with those added that it does not have.
+
+    Raises:
+        RunFolderError: there is no plan in it.
+    """
+    path = folder / SEEDS_PLAN
+    if not path.is_file():
+        raise RunFolderError(f"{folder}: no seeds to resume here ({SEEDS_PLAN} is missing)")
+    plan = parse(SeedsPlan, read_toml(path), str(path))
+    more = [seed for seed in seeds if seed not in plan.seeds]
+    return plan.model_copy(update={"seeds": [*plan.seeds, *more]})
 
 
 def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

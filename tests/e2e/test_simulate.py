@@ -25,6 +25,7 @@ from server.delivery.summary import Found, Summary
 from server.release.home import default_folder
 from server.release.keys import open_keys
 from server.release.runtime import logits
+from simulations.scenario import load_scenario
 from simulations.sources import DIGITS, load_digits
 
 COMMAND = [str(Path(sys.executable).parent / "fedstill"), "simulate", "digits"]
@@ -276,8 +277,14 @@ def test_a_run_repeats_from_its_own_configuration_file(reference: Path, tmp_path
     assert outcome(tmp_path / "run") == outcome(reference)
 
 
-def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options: list[str], tmp_path: Path) -> None:
-    simulate(tmp_path / "runs", *small_options, "--seeds", "0,1")
+def test_several_seeds_also_those_added_later_are_one_configuration_with_a_mean_and_deviation(
+    small_options: list[str], tmp_path: Path
+) -> None:
+    simulate(tmp_path / "runs", *small_options, "--seeds", "0")
+    command = [*COMMAND[:2], "--out", str(tmp_path / "runs"), "--resume", "--seeds", "1"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    begun = [load_scenario(str(tmp_path / "runs" / f"seed-{seed}" / "config.toml")) for seed in (0, 1)]
+    assert begun[1] == begun[0].model_copy(update={"seed": 1})
     seeds = json.loads((tmp_path / "runs" / "seeds.json").read_text())
     values = [
         json.loads((tmp_path / "runs" / f"seed-{seed}" / "summary.json").read_text())["teacher"]["accuracy_final"]
@@ -299,9 +306,10 @@ def test_several_seeds_give_their_folders_and_a_mean_and_deviation(small_options
         (["--set", "data.proxy_samples=1290"], "leave none for the devices"),
         (["--devices", "2"], "2 devices can't fill 4 device classes"),
         (["--seeds", "0,x"], "whole numbers"),
+        (["--seeds", "0,1", "--set", "data.proxy_samples=1290"], "leave none for the devices"),
         (["--engine", "rai"], "rai"),
         (["--method", "fedavgg"], "did you mean 'fedavg'"),
-        (["--resume", "--method", "fd"], "leave out options that change it"),
+        (["--resume", "--method", "fd"], "no run to resume"),
         (["--resume"], "no run to resume"),
         (["--resume", "--rounds", "3"], "leave out options that change it"),
         (["--seed", "1", "--seeds", "0,1"], "exclude each other"),

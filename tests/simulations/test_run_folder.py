@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import RunFolderError
-from simulations.run_folder import CONFIG, Claim, check_new, check_resumable, commit
+from simulations.run_folder import CONFIG, SEEDS_PLAN, Claim, check_new, check_resumable, commit
 
 
 def test_a_folder_is_claimed_by_one_process_at_a_time_and_freed_by_its_end(tmp_path: Path) -> None:
@@ -26,10 +26,15 @@ def test_a_folder_is_claimed_by_one_process_at_a_time_and_freed_by_its_end(tmp_p
         pass
 
 
-def test_a_folder_with_a_run_is_refused_with_the_way_to_continue(tmp_path: Path) -> None:
-    (tmp_path / CONFIG).write_text("")
+@pytest.mark.parametrize("begun", [CONFIG, SEEDS_PLAN])
+def test_a_folder_with_a_run_or_several_is_refused_with_the_way_to_continue(begun: str, tmp_path: Path) -> None:
+    (tmp_path / begun).write_text("")
     with pytest.raises(RunFolderError, match="--resume"):
         check_new(tmp_path)
+
+
+def test_a_run_is_resumed_from_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("")
     assert check_resumable(tmp_path) == tmp_path / CONFIG
 
 

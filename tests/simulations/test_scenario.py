@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fedstill.errors import ConfigError
-from simulations.scenario import Scenario, builtin, dump, load_scenario
+from simulations.scenario import Scenario, builtin, dump, load_scenario, raw_scenario, resolved
 from simulations.validate import validate
 
 
@@ -56,6 +56,16 @@ def test_the_scenarios_without_a_teacher_have_one_device_class_and_load_what_the
     validate(scenario)
     (tmp_path / "config.toml").write_text(dump(scenario))
     assert load_scenario(str(tmp_path / "config.toml")) == scenario
+
+
+@pytest.mark.parametrize("name", ["/tmp/victim", "..", ".", "", "a/b", "Pi5", "-pi", "pi5\n"])
+def test_a_class_whose_name_could_lead_out_of_its_folder_is_refused_in_one_line(name: str) -> None:
+    raw = raw_scenario("digits")
+    raw["device_classes"][name] = raw["device_classes"].pop("mcu")
+    with pytest.raises(ConfigError) as caught:
+        resolved(raw, [], "mine")
+    assert str(caught.value).startswith(f"mine: device_classes: {name!r} is no name of a class")
+    assert "\n" not in str(caught.value)
 
 
 def test_server_labels_without_a_teacher_are_refused() -> None:

@@ -1,10 +1,14 @@
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulations.seeds import combine
+from fedstill.errors import ConfigError, RunFolderError
+from simulations.methods import load_method
+from simulations.run_folder import SEEDS_PLAN
+from simulations.seeds import SeedsPlan, combine, resumed
 
 
 def summary(seed: int, **changes: Any) -> dict[str, Any]:
@@ -97,3 +101,24 @@ def test_summaries_that_do_not_belong_together_are_refused(change: str) -> None:
         other["device_classes"]["mcu"] = other["device_classes"].pop("pi5")
     with pytest.raises(ValueError, match="summaries"):
         combine([] if change == "none" else [summary(0), other])
+
+
+@pytest.mark.parametrize(("scenario", "method"), [("digits", "fedstill"), ("digits", "fedavg"), ("mnist", "fd")])
+def test_a_seed_that_is_added_later_gets_the_configuration_that_it_would_have_had_at_the_start(
+    scenario: str, method: str, tmp_path: Path
+) -> None:
+    changes = ["rounds=1", "exchange.per_round=30", "fleet=reference"] if method == "fedstill" else ["rounds=1"]
+    SeedsPlan(seeds=[4], scenario=load_method(scenario, method, [*changes, "seed=4"])).write(tmp_path)
+    plan = resumed(tmp_path, [7, 4])
+    assert plan.seeds == [4, 7]
+    for seed in plan.seeds:
+        assert plan.load(seed) == load_method(scenario, method, [*changes, f"seed={seed}"])
+
+
+def test_a_folder_without_a_plan_and_a_plan_that_is_none_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=rf"no seeds to resume here \({SEEDS_PLAN} is missing\)$"):
+        resumed(tmp_path, [0])
+    (tmp_path / SEEDS_PLAN).write_text("seeds = [0]")
+    with pytest.raises(ConfigError, match=f"{SEEDS_PLAN}: scenario: Field required") as caught:
+        resumed(tmp_path, [0])
+    assert "\n" not in str(caught.value)
