@@ -1,6 +1,5 @@
 """All released students of a run and its teacher, measured the same way on this machine: `evaluation.json`."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,9 +22,11 @@ from fedstill.release.verify import verify_folder
 from fedstill.tasks import load_task
 from server.checkpoints import Checkpoints
 from server.release.export import export, normalization
+from simulations.assets import check_assets
 from simulations.run_folder import CONFIG, SUMMARY, commit
 from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf
+from simulations.summary_file import read_summary
 
 FILE = "evaluation.json"
 TEACHER, TEACHER_FILE = "teacher", "teacher.fp32.onnx"
@@ -33,14 +34,17 @@ PROBES = 16  # test images that the models are timed on
 SAMPLES = 2000  # of the test set at most
 
 
-def check_finished(out: Path) -> None:
-    """Check that a folder holds a finished run.
+def check_finished(out: Path) -> dict[str, Any]:
+    """Check that a folder holds a finished run; return its summary.
 
     Raises:
         RunFolderError: it does not.
+        DataError: its summary is damaged.
     """
-    if not (out / SUMMARY).is_file():
+    summary = read_summary(out)
+    if summary is None:
         raise RunFolderError(f"{out}: no finished run here ({SUMMARY} is missing)")
+    return summary
 
 
 def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -53,14 +57,15 @@ def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], 
         tell: told what is measured next.
 
     Raises:
-        RunFolderError: there is no finished run with releases here.
+        RunFolderError: there is no finished run with releases here, or not its teacher.
+        DataError: its files are damaged.
         ReleaseError: a student is not to be trusted, crashes or hangs.
     """
-    check_finished(out)
+    summary = check_finished(out)
     scenario, shelf = load_scenario(str(out / CONFIG)), Shelf(out / "assets")
     if not (out / "students").is_dir():
         raise RunFolderError(f"{out}: method {scenario.method.name} releases no student")
-    summary = json.loads((out / SUMMARY).read_text())
+    check_assets(shelf, load_task(scenario.task), "test")
     meter, reason = energy.find()
     students = _students(out, scenario, trust)
     rows: list[dict[str, Any]] = []
@@ -91,9 +96,11 @@ def evaluate_run(out: Path, trust: Trust, effort: Effort, tell: Callable[[str], 
 
 def _teacher(out: Path, scenario: Scenario, folder: Path) -> list[tuple[dict[str, Any], Path | None]]:
     """Export the teacher as it stood at the end; none for a method without one."""
-    state = (Checkpoints(out / "checkpoints").newest() or {}).get("teacher")
-    if scenario.teacher is None or not state:
+    if scenario.teacher is None or scenario.method.server:  # a baseline's server keeps none
         return []
+    state = (Checkpoints(out / "checkpoints").newest() or {}).get("teacher")
+    if not state:
+        raise RunFolderError(f"{out}: its teacher's state is missing (checkpoints/); evaluate the whole run folder")
     task, name = load_task(scenario.task), scenario.teacher.architecture
     export(restored(architecture(name), task, state), task, folder / TEACHER_FILE)
     return [({"class": TEACHER, "student": name, "file": TEACHER_FILE, "refused": None}, folder / TEACHER_FILE)]

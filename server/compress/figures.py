@@ -10,6 +10,7 @@ from fedstill.learning import State, parameters, restored
 from fedstill.models.shapes import Shape
 from fedstill.release.selftest import ask
 from fedstill.tasks import Task, load_task
+from server.astray import finite
 from server.compress.learn import Material
 from server.compress.prune import flops
 from server.release.arena import activation_bytes
@@ -63,10 +64,14 @@ def misses(figures: Figures, budget: Budget) -> str:
     """Return in words which limits of a budget are missed, and by what."""
     found, limits = asdict(figures), budget.model_dump()
     return " and ".join(
-        f"{found[name]:,.7g} {UNITS[name]} where {limits[LIMITED[name]]:,.7g} are allowed"
+        f"{_number(found[name])} {UNITS[name]} where {_number(limits[LIMITED[name]])} are allowed"
         for name, excess in figures.violations(budget).items()
         if excess > 0
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.7g}"
 
 
 class Exported:
@@ -83,7 +88,7 @@ class Exported:
     """
 
     def __init__(self, folder: Path, shape: Shape, state: State, material: Material) -> None:
-        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        if not finite(state):
             raise ExportError(f"{shape} has parameters that are no numbers: its training went astray")
         self._task, self._material = load_task(material.task), material
         self._model = restored(shape.build, self._task, state)

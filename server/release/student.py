@@ -30,6 +30,7 @@ from fedstill.release.selftest import Answer, ask
 from fedstill.release.verify import digest
 from fedstill.soft_labels import Floats, Ints
 from fedstill.tasks import Images, Task, load_task
+from server.astray import finite
 from server.release import checks
 from server.release.arena import activation_bytes
 from server.release.aware import AWARE, Awareness, distil_aware
@@ -154,7 +155,12 @@ def release(
     export(model, task, fp32)
     difference = torch_difference(model, fp32, task, calibration[:64])
     images, labels = test
-    before = logits(fp32.read_bytes(), task, images).argmax(axis=1)
+    answers_before = logits(fp32.read_bytes(), task, images)
+    before = answers_before.argmax(axis=1)
+    astray = []
+    if not (finite(state) and np.isfinite(answers_before).all()):
+        figure = "left parameters or logits that are no numbers"
+        astray, wanted = [Check("training", figure, "finite ones", passed=False)], "float32"  # no quantizer takes it
     tried: list[Candidate] = []
     if wanted == "measured":
         tried = candidates(fp32, task, calibration, test, before, budget)
@@ -207,6 +213,7 @@ def release(
         "accuracy_calibrated": calibrated,
     }
     found = [
+        *astray,
         checks.equality(difference),
         checks.operators(held[kind.weights], held.total(), kind.weights),
         checks.runs(failure),

@@ -1,6 +1,5 @@
 """What a finished run holds for smaller students: its labels, the server's samples, and what its devices told."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from fedstill.stored import load_cache
 from fedstill.tasks import Images, Task, load_task
 from server.checkpoints import Checkpoints
 from server.compress.learn import Material
-from simulations.run_folder import CONFIG, SUMMARY
+from simulations.assets import check_assets
+from simulations.run_folder import CONFIG
 from simulations.scenario import Scenario, load_scenario
 from simulations.shelf import Shelf
+from simulations.summary_file import read_summary
 
 VALIDATION = 500  # samples wanted; where the guard set has fewer, proxy samples are held out
 HELD_OUT = 4  # one of so many proxy samples at most
@@ -134,7 +135,7 @@ def open_run(folder: Path) -> Finished:
         raise RunFolderError(f"{folder}: no run here ({CONFIG} is missing); `fedstill simulate` makes one")
     scenario = load_scenario(str(folder / CONFIG))
     check_method(scenario, str(folder))
-    stored = Checkpoints(folder / "checkpoints").newest() if _is_finished(folder) else None
+    stored = Checkpoints(folder / "checkpoints").newest() if read_summary(folder) is not None else None
     if stored is None:
         raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")
     try:
@@ -147,24 +148,9 @@ def open_run(folder: Path) -> Finished:
     return found
 
 
-def _is_finished(folder: Path) -> bool:
-    try:
-        json.loads((folder / SUMMARY).read_text())
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / SUMMARY}: damaged: {error}") from error
-    return True
-
-
 def _check(run: Finished) -> None:
     """Check that the run's data fit its task."""
     task, shelf = run.task, run.shelf
-    for name, images in (("proxy", shelf.proxy), ("guard", shelf.guard.images), ("test", shelf.test.images)):
-        if images.ndim != 4 or images.shape[1:] != task.input_shape or images.dtype != np.uint8:
-            raise DataError(
-                f"{shelf.folder}: {name} images are {images.dtype} {list(images.shape)}, "
-                f"expected uint8 [samples, {', '.join(map(str, task.input_shape))}]"
-            )
+    check_assets(shelf, task, "server", "guard", "proxy", "test")
     if not len(run.ids) or run.ids.max() >= len(shelf.proxy) or run.labels.shape[1] != task.classes:
         raise DataError(f"{run.folder}: its labels are none of its proxy samples")

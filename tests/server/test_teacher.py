@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedstill.errors import ConfigError
 from fedstill.settings import FitSettings, TeacherSettings
 from fedstill.soft_labels import Floats
 from server.teacher import train_initial, update
@@ -40,6 +41,24 @@ def test_a_bad_consensus_is_rolled_back_to_the_old_teacher(initial: dict[str, to
     assert not outcome.kept
     assert outcome.guard_after < outcome.guard_before
     assert all(torch.equal(outcome.state[name], initial[name]) for name in initial)
+
+
+def test_an_update_that_is_no_numbers_is_not_kept_though_it_costs_no_accuracy(
+    initial: dict[str, torch.Tensor],
+) -> None:
+    wild = SETTINGS.model_copy(update={"update": FIT.model_copy(update={"learning_rate": 1e30})})
+    first_class = (GUARD[0], np.zeros_like(GUARD[1]))  # what an answer that is no numbers counts as
+    right = consensus(ARRAYS.train_labels[300:600])
+    outcome = update(TASK, wild, initial, (PROXY, right), LABELLED, first_class, seed=1)
+    assert outcome.guard_after >= outcome.guard_before
+    assert not outcome.kept
+    assert all(torch.equal(outcome.state[name], initial[name]) for name in initial)
+
+
+def test_a_first_training_that_diverged_ends_with_the_teacher_and_what_to_change() -> None:
+    wild = SETTINGS.model_copy(update={"initial": FIT.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(ConfigError, match=r"teacher tiny-conv-s diverged .* lower teacher\.initial\.learning_rate"):
+        train_initial(TASK, wild, *LABELLED, seed=0)
 
 
 def test_the_temperature_of_an_update_changes_what_is_learned(initial: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from fedstill.errors import ReleaseError, RunFolderError
+from fedstill.errors import DataError, FedstillError, ReleaseError, RunFolderError
 from fedstill.files import write_json
 from fedstill.learning import build, state_of
 from fedstill.models import architecture
@@ -142,3 +143,26 @@ def test_what_is_no_finished_run_or_signed_by_others_is_refused(finished: Path, 
     unfinished = run(finished, "--keys", tmp_path / "keys").exception
     assert isinstance(unfinished, RunFolderError)
     assert "no finished run here" in str(unfinished)
+
+
+def test_a_damaged_run_is_refused_in_one_line(finished: Path, tmp_path: Path) -> None:
+    def refused(kind: type[FedstillError], message: str) -> None:
+        error = run(finished, "--keys", tmp_path / "keys").exception
+        assert isinstance(error, kind), error
+        assert message in str(error)
+        assert "\n" not in str(error)
+
+    shutil.rmtree(finished / "checkpoints")
+    refused(RunFolderError, "its teacher's state is missing")
+    labels = finished / "assets" / "test-labels.npy"
+    np.save(labels, np.load(labels)[:-1])
+    refused(DataError, "test labels are")
+    labels.write_bytes(b"")
+    refused(DataError, "test samples are damaged or missing")
+    images = finished / "assets" / "test-images.npy"
+    images.write_bytes(images.read_bytes()[:-1])
+    refused(DataError, "test samples are damaged or missing")
+    images.unlink()
+    refused(DataError, "test-images.npy")
+    (finished / SUMMARY).write_text('{"commit":')
+    refused(DataError, "summary.json: damaged")

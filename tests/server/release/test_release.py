@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from fedstill.device_classes import Budget, budget_of
+from fedstill.device_classes import Budget, FormatChoice, budget_of
 from fedstill.learning import build, fit, state_of
 from fedstill.models import architecture
 from fedstill.settings import FitSettings
@@ -154,6 +155,20 @@ def test_more_parameters_than_the_class_allows_are_refused(
     test, budget = (ARRAYS.test_images[:20], ARRAYS.test_labels[:20]), budget_of("mcu", Budget(parameters=100))
     facts = release(TASK_NAME, "mcu", *student, ARRAYS.train_images[600:620], test, tmp_path, budget)
     assert facts.refused == [f"parameters {facts.parameters:,}, allowed 100"]
+
+
+@pytest.mark.parametrize("wanted", ["static-int8", "measured"])
+def test_a_student_whose_training_went_astray_is_refused_with_the_reason(wanted: FormatChoice, tmp_path: Path) -> None:
+    name = "tiny-conv-m"
+    state = state_of(build(architecture(name), TASK, seed=0))
+    state["head.weight"] = torch.full_like(state["head.weight"], float("nan"))
+    test = (ARRAYS.test_images[:20], ARRAYS.test_labels[:20])
+    facts = release(
+        TASK_NAME, "pi5", name, state, ARRAYS.train_images[600:620], test, tmp_path, Budget(), wanted=wanted
+    )
+    assert facts.refused[0] == "training left parameters or logits that are no numbers, allowed finite ones"
+    assert facts.description is None
+    json.dumps([facts.accuracy_fp32, facts.accuracy_int8, facts.robustness], allow_nan=False)  # go into the summary
 
 
 def test_memory_of_a_fresh_process_is_far_below_one_with_torch(released: tuple[Released, Path]) -> None:

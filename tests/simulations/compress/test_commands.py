@@ -146,10 +146,20 @@ def test_a_run_that_is_not_finished_or_damaged_is_refused(finished: Path, tmp_pa
     ):
         open_run(folder)
     proxy.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="damaged run folder"):
+    with pytest.raises(DataError, match="proxy samples are damaged or missing"):
         open_run(folder)
+    for name in ("guard", "server"):
+        labels = folder / "assets" / f"{name}-labels.npy"
+        content = labels.read_bytes()
+        labels.write_bytes(b"")
+        with pytest.raises(DataError, match=f"{name} samples are damaged or missing"):
+            open_run(folder)
+        labels.write_bytes(content)
     (folder / "checkpoints" / "round-00002" / "state.pt").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"state\.pt: damaged or missing"):
+        open_run(folder)
+    (folder / SUMMARY).write_text("{")
+    with pytest.raises(DataError, match=r"summary\.json: damaged"):
         open_run(folder)
     (folder / SUMMARY).unlink()
     with pytest.raises(RunFolderError, match="not finished"):
