@@ -13,7 +13,8 @@ the drift, in its first round and after that. Bytes are complete packets per dev
 round is that of the last one, replayed in a fresh process for a device of each class with the first seed: seconds of
 processor time, the best of three, peak memory and what of it the third added, and the size of the device's state.
 
-Runs that OUT holds already are not repeated; `edge_schemes.json` is written there.
+Runs that OUT holds already are not repeated, and those of another configuration are refused; `edge_schemes.json` is
+written there.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.app import app as client_app
+from fedstill.errors import RunFolderError
 from fedstill.files import write_atomic, write_json
 from fedstill.loading import load_object
 from fedstill.release.probe import peak_rss
@@ -48,7 +51,7 @@ from simulations.launch import prepare
 from simulations.methods import load_method
 from simulations.progress import RunProgress
 from simulations.run_folder import CONFIG, ROUNDS, commit
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario, dump, load_scenario
 from simulations.setup import Setup, setup_from
 from simulations.shelf import open_shelf
 
@@ -96,9 +99,16 @@ def job(grid: Grid, context: Context) -> None:
 
 
 def run(scenario: Scenario, out: Path) -> list[dict[str, Any]]:
-    """Run what is missing of a method with a seed, and return its rows."""
+    """Run what is missing of a method with a seed, and return its rows.
+
+    Raises:
+        RunFolderError: what is there is of another configuration.
+    """
     if not (out / CONFIG).exists():
         prepare(scenario, out, out.parent / "keys")
+    held, wanted = (tomllib.loads(text) for text in ((out / CONFIG).read_text(), dump(scenario)))
+    if other := [key for key in sorted({*held, *wanted}) if held.get(key) != wanted.get(key)]:
+        raise RunFolderError(f"{out} is a run of another configuration ({', '.join(other)}): choose another OUT")
     if not (out / DONE).exists():
         config: dict[str, bool | float | int | str] = {
             "scenario": str(out / CONFIG),
@@ -162,7 +172,7 @@ def replay(out: Path) -> dict[str, dict[str, float]]:
             for _ in range(REPEATS):
                 shutil.rmtree(own, ignore_errors=True)
                 shutil.copytree(out / "devices" / own.name, own)
-                newest = max(own.glob("round-*.pt"))
+                newest = max(own.glob("round-*.state"))
                 state = newest.stat().st_size
                 newest.unlink()
                 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -261,7 +271,11 @@ def main() -> None:
     for seed in seeds:
         for name in METHODS:
             scenario = load_method(given.scenario, name, [*changes, f"seed={seed}"])
-            runs[name].append(figures(scenario, run(scenario, out / f"{name}-{seed}")))
+            try:
+                rows = run(scenario, out / f"{name}-{seed}")
+            except RunFolderError as error:
+                parser.error(str(error))
+            runs[name].append(figures(scenario, rows))
     methods = {name: {**compared(own), "costs": costs(out / f"{name}-{seeds[0]}")} for name, own in runs.items()}
     found = {
         "scenario": given.scenario,

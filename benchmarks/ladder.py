@@ -12,7 +12,7 @@ arXiv 1503.02531: temperature 2, alpha 0.5), exported and quantized as for a rel
 Sizes are those of ONNX files; latency is the median of one sample on one thread, measured as `fedstill evaluate` does,
 with the files of the first seed; accuracies are means over seeds. Goals for a student against its teacher: 10 times
 smaller, 8 times faster, 97 % of the accuracy kept. `ladder.json` is written to OUT; a seed that is there already is not
-computed again.
+computed again, and an OUT with parts of another configuration is refused.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from client import probe
 from client.data import Labelled
 from client.evaluate.measure import Effort, Model, measure
+from fedstill.errors import RunFolderError
 from fedstill.files import write_json
 from fedstill.learning import accuracy, build, fit, logits, parameters
 from fedstill.losses import hinton
@@ -47,7 +48,7 @@ from server.release import runtime
 from server.release.export import export, normalization
 from server.release.quantize import quantize
 from simulations.run_folder import commit
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario, dump, load_scenario
 
 Architecture = Callable[[Task], nn.Module]
 
@@ -55,7 +56,7 @@ VALIDATION = 0.2  # of the training set
 TEMPERATURE, ALPHA = 2.0, 0.5
 CALIBRATION, PROBES = 200, 16  # samples
 GOALS = {"size": 10.0, "latency": 8.0, "accuracy_kept": 0.97}
-RESULT = "ladder.json"
+CONFIG, RESULT = "config.json", "ladder.json"
 
 
 def teacher(width: int, task: Task) -> Architecture:
@@ -172,6 +173,34 @@ def cost(path: Path, task: Task, images: np.ndarray, seconds: float) -> dict[str
     }
 
 
+def claim(scenario: Scenario, widths: Sequence[int], given: argparse.Namespace) -> None:
+    """Make sure that the parts in the folder are of this configuration, which is kept beside them.
+
+    Seeds and margin are not of it: the names of parts tell seeds, and the margin only chooses among parts.
+
+    Raises:
+        RunFolderError: they are of another.
+    """
+    wanted = {
+        "scenario": dump(scenario),
+        "widths": list(widths),
+        "train": given.train,
+        "longer": given.longer,
+        "seconds": given.seconds,
+        "data_dir": None if given.data_dir is None else str(given.data_dir.resolve()),
+    }
+    path: Path = given.out / CONFIG
+    if not path.exists():
+        if any(given.out.iterdir()):
+            raise RunFolderError(f"{given.out} holds files of an unknown configuration: choose another OUT")
+        write_json(path, wanted)
+    held = json.loads(path.read_text())
+    if other := [key for key, value in wanted.items() if held.get(key) != value]:
+        raise RunFolderError(
+            f"{given.out} holds parts of another configuration ({', '.join(other)}): choose another OUT"
+        )
+
+
 def kept(folder: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what a file of `folder` holds, computed if it is not there yet."""
     path = folder / f"{name}.json"
@@ -221,7 +250,7 @@ def run(scenario: Scenario, widths: Sequence[int], seeds: Sequence[int], given: 
             "width": width,
             "parameters": climbs[0][str(width)]["parameters"],
             **own,
-            **kept(out, f"cost-teacher-{width}", partial(teachers_cost, width)),
+            **kept(out, f"cost-teacher-{width}-{seeds[0]}", partial(teachers_cost, width)),
         }
         for width, own in means.items()
     ]
@@ -230,7 +259,7 @@ def run(scenario: Scenario, widths: Sequence[int], seeds: Sequence[int], given: 
     for name, own in students[0].items():
         for file in (FLOAT_FILE, INT8_FILE):
             path = out / f"{name}.{seeds[0]}" / file
-            spent = kept(out, f"cost-{name}-{file}", partial(cost, path, task, probes, given.seconds))
+            spent = kept(out, f"cost-{name}-{file}-{seeds[0]}", partial(cost, path, task, probes, given.seconds))
             test = _spread([found[name][file] for found in students])
             ratios = against({**spent, "test": test["mean"]}, top, top["test"]["mean"])
             rows.append(
@@ -293,7 +322,12 @@ def main() -> None:
     config = {
         key: getattr(given, key) for key in ("scenario", "seeds", "widths", "margin", "train", "longer", "seconds")
     }
-    found = run(load_scenario(given.scenario), widths, seeds, given)
+    scenario = load_scenario(given.scenario)
+    try:
+        claim(scenario, widths, given)
+    except RunFolderError as error:
+        parser.error(str(error))
+    found = run(scenario, widths, seeds, given)
     machine = probe.look()
     head = {"config": config, "goals": GOALS, "commit": commit(), "machine": machine.model, "cores": machine.cores}
     write_json(given.out / RESULT, {**head, **found})

@@ -67,7 +67,7 @@ def _class_row(figures: Figures, name: str) -> list[Cell]:
         return figures.cell(form, "device_classes", name, key, exact=exact)
 
     student = figures.value("device_classes", name, "student")
-    fedavg = own(kilobytes, "fedavg_bytes_per_round", exact=True)
+    fedavg = own(kilobytes, "fedavg_bytes_per_round")
     ratio = figures.cell(times, "derived", "fedavg_ratio", name)
     return [
         _name_cell(figures, name),

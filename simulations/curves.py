@@ -101,7 +101,7 @@ def series(rows: Rows, path: tuple[str, ...]) -> NDArray[np.float64]:
 
 
 def bytes_plot(rows: Rows, summary: Mapping[str, Any]) -> Markup:
-    """Plot cumulative bytes of all devices by round against FedAvg's, which sends as much up as down."""
+    """Plot cumulative bytes of all devices by round against FedAvg's, of both ways and all rounds the mean."""
     classes = summary["device_classes"].values()
     rounds = np.array([row["round"] for row in rows])
     fedavg = rounds * sum(found["devices"] * found["fedavg_bytes_per_round"] for found in classes) / 2

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -25,7 +24,7 @@ from simulations.baselines import job as baselines
 from simulations.fleet.run import clock_of
 from simulations.fleet.strategy import TimedDistillation
 from simulations.fleet.totals import totals
-from simulations.memory import PeakMemory
+from simulations.memory import Spent
 from simulations.progress import RunProgress
 from simulations.references import alone, references
 from simulations.release import release_students
@@ -59,25 +58,25 @@ def run(grid: Grid, context: Context) -> None:
     setup = setup_from(context.run_config, context.run_id)
     prepare_torch()
     console = Console(file=sys.stdout)
-    with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
+    with Claim(setup.out), RunProgress(console) as progress:
         if not (setup.out / CONFIG).exists():
             write_config(setup.out, dump(setup.scenario))
-        adopt(setup.scenario, setup.out)
-        _run(grid, setup, progress, memory)
+        with Spent(setup.out) as spent:  # which writes there: only a folder with a configuration can be resumed
+            adopt(setup.scenario, setup.out)
+            _run(grid, setup, progress, spent)
     if context.run_config.get("table", True):
         print_table(json.loads((setup.out / SUMMARY).read_text()), console, setup.out)
 
 
-def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
+def _run(grid: Grid, setup: Setup, progress: RunProgress, spent: Spent) -> None:
     open_keys(setup.keys)  # a folder that can't hold keys ends the run now, not after the training
     shelf = open_shelf(setup.assets, setup.scenario)
     if shelf.shared:
         few, many = len(shelf.private.labels), setup.scenario.devices
         progress.note(f"{few:,} private samples are few for {many:,} devices: drawn with replacement")
     if setup.scenario.method.server:
-        baselines.run(grid, setup, progress, memory)
+        baselines.run(grid, setup, progress, spent)
         return
-    started = time.monotonic()
     scenario = setup.scenario
     plan = plan_of(setup)
     make_backbones(scenario, shelf)
@@ -108,8 +107,8 @@ def _run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) ->
         released,
         shelf.proxy_path.stat().st_size,
         initial,
-        time.monotonic() - started,
-        memory.peak,
+        spent.seconds,
+        spent.peak,
     )
     if (clock := clock_of(scenario, setup.out)) is not None:
         summary["fleet"] = totals(clock.fleet, known.rows)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from fedstill import packet
-from fedstill.errors import DataError
+from fedstill.errors import DataError, FedstillError
 from fedstill.files import write_folder
 from fedstill.loading import resolve
 from fedstill.rng import stream
 from fedstill.soft_labels import Ints
 from fedstill.tasks import Images, Task, load_task
-from simulations.partitions import NATURAL, natural, partitions
-from simulations.scenario import Scenario
+from simulations.partitions import NATURAL, Partition, natural, partitions
+from simulations.scenario import PartitionSettings, Scenario
 
 MIDDLE = 127.5  # of a pixel's values
 SPARE = 2  # times the samples that the devices need at least, when they are drawn with replacement
@@ -172,14 +172,30 @@ def _parts(scenario: Scenario, labels: Ints, groups: Ints | None) -> list[Ints]:
     rule = resolve("partition rule", wanted.rule, partitions(wanted.shards))
     rng = stream(scenario.seed, "partition")
     if len(labels) >= scenario.devices * wanted.min_samples:
-        parts = rule(labels, scenario.devices, wanted.alpha, wanted.min_samples, rng)
-        _check_parts(parts, scenario.devices, len(labels), wanted.rule)
-        return parts
+        return _dealt(wanted, rule, labels, scenario.devices, rng)
     drawn = SPARE * scenario.devices * wanted.min_samples
     pool = stream(scenario.seed, "pool").integers(0, len(labels), drawn)
-    parts = rule(labels[pool], scenario.devices, wanted.alpha, wanted.min_samples, rng)
-    _check_parts(parts, scenario.devices, drawn, wanted.rule)
-    return [np.sort(pool[part]) for part in parts]
+    return [np.sort(pool[part]) for part in _dealt(wanted, rule, labels[pool], scenario.devices, rng)]
+
+
+def _dealt(
+    wanted: PartitionSettings, rule: Partition, labels: Ints, devices: int, rng: np.random.Generator
+) -> list[Ints]:
+    """Return what a rule gives each device, checked: a rule of the user's own may do anything."""
+    try:
+        found = rule(labels, devices, wanted.alpha, wanted.min_samples, rng)
+    except FedstillError:
+        raise
+    except Exception as error:
+        raise DataError(f"partition rule {wanted.rule!r} failed with {type(error).__name__}: {error}") from error
+    try:
+        parts = [np.asarray(part) for part in found]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"partition rule {wanted.rule!r} gave {type(found).__name__}, not the rows of each device"
+        ) from error
+    _check_parts(parts, devices, len(labels), wanted.rule)
+    return [part.astype(np.int64) for part in parts]
 
 
 def _shift_features(scenario: Scenario, images: Images, parts: list[Ints]) -> None:
@@ -195,8 +211,10 @@ def _shift_features(scenario: Scenario, images: Images, parts: list[Ints]) -> No
 
 
 def _check_parts(parts: list[Ints], devices: int, samples: int, rule: str) -> None:
-    if len(parts) != devices or any(len(part) == 0 for part in parts):
+    if len(parts) != devices or any(part.size == 0 for part in parts):
         raise DataError(f"partition rule {rule!r} did not give each of {devices} devices a sample")
+    if any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
+        raise DataError(f"partition rule {rule!r} gave a device something else than a list of rows")
     rows = np.concatenate(parts)
     if rows.min() < 0 or rows.max() >= samples or len(np.unique(rows)) != len(rows):
         raise DataError(f"partition rule {rule!r} gave a sample twice or one that does not exist")

@@ -31,6 +31,15 @@ class Learned(Protocol):
         """Time spent in rounds."""
 
 
+def _models_of_fedavg(setup: Setup, rows: Sequence[Mapping[str, Any]], name: str, devices: int) -> float:
+    """Return how many models FedAvg would have sent for a class: one to each device asked, one back if it answers."""
+    scenario = setup.scenario
+    if scenario.fleet is None:
+        return 2 * devices * scenario.rounds * (scenario.exchange.active or scenario.devices) / scenario.devices
+    found = [row["virtual"]["device_classes"][name] for row in rows]
+    return float(sum(2 * own["asked"] - own["failed"] for own in found))
+
+
 def summarize(
     setup: Setup,
     known: Learned,
@@ -53,13 +62,12 @@ def summarize(
         released: what is known of each class's release; a class without one has null there.
         proxy_file_bytes: size of the proxy set's file, which each device downloads once.
         teacher_initial: accuracy of the initial teacher; None: there is no teacher.
-        wall_seconds: of this process.
-        peak_rss_bytes: maximum over time of the process tree's PSS.
+        wall_seconds: of all processes that worked on the run.
+        peak_rss_bytes: maximum over time of the process tree's PSS, in any of them.
     """
     scenario = setup.scenario
     classes = scenario.classes_of_devices()
     last = known.rows[-1]
-    asked = scenario.exchange.active or scenario.devices
     field = telemetry.facts(scenario, setup.out)
     by_class: dict[str, Any] = {}
     for name, kind in scenario.device_classes.items():
@@ -87,8 +95,11 @@ def summarize(
             "latency_fp32_ms_p50": facts.latency_fp32_ms if facts else None,
             "uplink_bytes_per_round": sum(traffic.uplink.get(number, 0) for number in devices) / per_round,
             "downlink_bytes_per_round": sum(traffic.downlink.get(number, 0) for number in devices) / per_round,
-            # FedAvg sends all parameters and buffers up and down once a round, as float32, to and from those asked.
-            "fedavg_bytes_per_round": 2 * FLOAT_BYTES * values * asked / scenario.devices,
+            # FedAvg sends all parameters and buffers, as float32.
+            "fedavg_bytes_per_round": FLOAT_BYTES
+            * values
+            * _models_of_fedavg(setup, known.rows, name, len(devices))
+            / per_round,
             "artifact": f"students/{name}/{facts.artifact}" if facts else None,
             "format": facts.format if facts else None,
             "refused": facts.refused if facts else None,

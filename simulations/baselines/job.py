@@ -1,14 +1,12 @@
 """The job of a baseline's run: the method's server half, then what every run ends with."""
 
-import time
-
 from flwr.serverapp import Grid
 
 from fedstill.files import write_json
 from fedstill.loading import load_object
 from fedstill.tasks import load_task
 from simulations.baselines.half import Outcome
-from simulations.memory import PeakMemory
+from simulations.memory import Spent
 from simulations.progress import RunProgress
 from simulations.release import release_students
 from simulations.run_folder import SUMMARY
@@ -17,9 +15,8 @@ from simulations.shelf import open_shelf
 from simulations.summary import summarize
 
 
-def run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> None:
+def run(grid: Grid, setup: Setup, progress: RunProgress, spent: Spent) -> None:
     """Run the method that the scenario names; everything that comes out lies in the run folder."""
-    started = time.monotonic()
     scenario = setup.scenario
     shelf = open_shelf(setup.assets, scenario)
     outcome: Outcome = load_object(scenario.method.server)(grid, setup, shelf, progress)
@@ -34,8 +31,8 @@ def run(grid: Grid, setup: Setup, progress: RunProgress, memory: PeakMemory) -> 
         released,
         shelf.proxy_path.stat().st_size if scenario.method.holds_proxy else 0,
         None,
-        time.monotonic() - started,
-        memory.peak,
+        spent.seconds,
+        spent.peak,
     )
     facts = {name: found.__dict__ for name, found in released.items()}
     label_names = load_task(scenario.task).label_names

@@ -15,6 +15,9 @@ from fedstill.loading import nearest
 from fedstill.speed import Speed, read_speed
 
 FILES = Path(__file__).parent
+SLOWEST = 0.01
+"""Samples and kbit per second that a device does at least. What is slower is no machine, and would be away and back
+again more often in a round than can be reckoned."""
 
 
 class AvailabilitySettings(Settings):
@@ -77,21 +80,21 @@ class PowerSettings(Settings):
 class FleetClassSettings(Settings):
     """The devices of a class. Speeds are of one device, with the student and images of the run's task."""
 
-    train_samples_per_second: float | None = Field(default=None, gt=0, le=1e9)
+    train_samples_per_second: float | None = Field(default=None, ge=SLOWEST, le=1e9)
     """Samples in optimizer steps per second; absent: from `benchmark` or `macs_per_second`."""
-    predict_samples_per_second: float | None = Field(default=None, gt=0, le=1e9)
+    predict_samples_per_second: float | None = Field(default=None, ge=SLOWEST, le=1e9)
     """Predicted samples per second; absent: from the telemetry, `benchmark` or `macs_per_second`."""
     benchmark: Speed | None = None
     """What `fedstill client speed` measured on a device of this class with the run's student; in a file, the name
     of the file that the command wrote, seen from its own folder."""
-    macs_per_second: float | None = Field(default=None, gt=0, le=1e18)
+    macs_per_second: float | None = Field(default=None, ge=1000, le=1e18)
     """Multiply-accumulates per second, for speeds that are not given: a prediction takes those of the student's forward
     pass, a sample in a step three times as many."""
     predict_from_telemetry: bool = False
     """Whether the prediction speed is what the class's own devices told (`telemetry` of the scenario)."""
-    up_kbit_per_second: float = Field(gt=0, le=1e9)
+    up_kbit_per_second: float = Field(ge=SLOWEST, le=1e9)
     """Bandwidth of what a device sends, in units of 1000 bit/s."""
-    down_kbit_per_second: float = Field(gt=0, le=1e9)
+    down_kbit_per_second: float = Field(ge=SLOWEST, le=1e9)
     """Bandwidth of what it gets."""
     latency_ms: float = Field(default=0.0, ge=0, le=1e7)
     """Time that any packet takes beside its bytes, each way."""

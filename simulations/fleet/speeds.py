@@ -12,7 +12,7 @@ from fedstill.models import architecture
 from fedstill.tasks import Task
 from server.delivery.summary import Found
 from simulations.fleet.clock import Speeds
-from simulations.fleet.settings import FleetClassSettings
+from simulations.fleet.settings import SLOWEST, FleetClassSettings
 
 TRAINING_MACS = 3
 """Forward passes that a sample in an optimizer step costs: the backward pass takes about two."""
@@ -50,9 +50,16 @@ def speeds_of(
         told: what each class's own devices told about the student, where they told anything.
 
     Raises:
-        ConfigError: a class's speed is to come from its devices, and none of them told it.
+        ConfigError: a class's speed is to come from its devices, and none of them told it; or it is too slow.
     """
-    return {name: _speeds(name, fleet[name], kind.student, task, told.get(name)) for name, kind in kinds.items()}
+    found = {name: _speeds(name, fleet[name], kind.student, task, told.get(name)) for name, kind in kinds.items()}
+    for name, speeds in found.items():
+        if min(speeds.train, speeds.predict) < SLOWEST:
+            raise ConfigError(
+                f"fleet.classes.{name}: {speeds.train:.3g} samples trained and {speeds.predict:.3g} predicted per"
+                f" second with {kinds[name].student}; a device has to reach {SLOWEST} of both"
+            )
+    return found
 
 
 def _speeds(name: str, kind: FleetClassSettings, student: str, task: Task, told: Found | None) -> Speeds:

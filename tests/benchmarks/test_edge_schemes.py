@@ -1,8 +1,11 @@
 """What the comparison of edge schemes makes of a run's rows."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.edge_schemes import CHANGES, METHODS, compared, figures
+from benchmarks.edge_schemes import CHANGES, METHODS, compared, figures, replay, run
+from fedstill.errors import RunFolderError
 from simulations.methods import load_method
 
 
@@ -49,3 +52,23 @@ def test_the_schemes_have_one_split_stream_fleet_and_training() -> None:
         "teacher",
     ):
         assert len({repr(getattr(scenario, key)) for scenario in scenarios}) == 1
+
+
+@pytest.mark.parametrize("method", ["fedstill", "neighbours"])
+def test_a_run_is_made_once_replayed_from_its_devices_states_and_never_taken_for_another(
+    method: str, small_options: list[str], tmp_path: Path
+) -> None:
+    changes = [*small_options[1::2], *CHANGES[2:], "partition.min_samples=12"]
+    scenario = load_method("digits", method, changes)
+    out = tmp_path / "run"
+    rows = run(scenario, out)
+    assert len(rows) == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert run(scenario, out) == rows
+    found = replay(out)
+    assert set(found) == set(scenario.device_classes)
+    for spent in found.values():
+        assert min(spent["cpu_seconds"], spent["peak_rss_bytes"], spent["state_bytes"]) > 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(RunFolderError, match=r"another configuration \(stream\)"):
+        run(load_method("digits", method, [*changes, "stream.drift=disturbance"]), out)

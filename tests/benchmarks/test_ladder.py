@@ -1,12 +1,14 @@
 """The teacher of the comparison is the smallest that its task needs; goals are judged on ratios to it."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.ladder import against, chosen_width, climb, parts, teacher
+from benchmarks.ladder import CONFIG, against, chosen_width, claim, climb, main, parts, teacher
+from fedstill.errors import RunFolderError
 from fedstill.learning import build, parameters
 from fedstill.tasks import load_task
 from simulations.scenario import Scenario, load_scenario
@@ -49,3 +51,36 @@ def test_teachers_grow_with_their_width_and_are_measured_on_validation_and_test(
     found = climb(scenario, [4], given, seed=0)
     assert found == climb(scenario, [4], given, seed=0)
     assert set(found["4"]) == {"parameters", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["--train", "30"], "train"),
+        (["--widths", "4,8"], "widths"),
+        (["--longer", "2"], "longer"),
+        (["--seconds", "1"], "seconds"),
+        (["--scenario", "mnist"], "scenario"),
+        (["--data-dir", "data"], "data_dir"),
+    ],
+)
+def test_parts_of_another_configuration_are_refused_in_one_line(
+    options: list[str], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = argparse.Namespace(train=60, data_dir=None, longer=0.2, seconds=0.1, out=tmp_path)
+    claim(load_scenario("digits"), [4], given)
+    claim(load_scenario("digits"), [4], given)  # the same one goes on
+    same = ["--widths", "4", "--train", "60", "--longer", "0.2", "--seconds", "0.1"]
+    monkeypatch.setattr(sys, "argv", ["ladder", str(tmp_path), *same, *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert f"holds parts of another configuration ({key}): choose another OUT" in capsys.readouterr().err
+
+
+def test_parts_of_an_unknown_configuration_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "teachers-0.json").write_text("{}")
+    given = argparse.Namespace(train=60, data_dir=None, longer=0.2, seconds=0.1, out=tmp_path)
+    with pytest.raises(RunFolderError, match="unknown configuration"):
+        claim(load_scenario("digits"), [4], given)
+    assert not (tmp_path / CONFIG).exists()

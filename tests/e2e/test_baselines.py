@@ -41,8 +41,11 @@ def test_hosts_and_workers_and_a_lost_round_change_nothing(
     assert run(method, small_options, tmp_path / "many", hosts=3, workers=2) == reference
     # Killed when the devices of the last round had answered, before its checkpoint was written.
     shutil.rmtree(tmp_path / "one" / "checkpoints" / "round-00002")
-    (tmp_path / "one" / "summary.json").unlink()
+    summary = tmp_path / "one" / "summary.json"
+    before = json.loads(summary.read_text())["timing"]
+    summary.unlink()
     assert again(tmp_path / "one") == reference
+    assert json.loads(summary.read_text())["timing"]["wall_seconds"] > before["wall_seconds"]  # of both processes
 
 
 def test_fedavgs_bytes_are_its_models_both_ways_as_the_products_table_reckons(

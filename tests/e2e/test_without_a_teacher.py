@@ -80,6 +80,7 @@ def test_the_same_devices_are_asked_for_any_number_of_hosts(
 def test_a_run_cut_short_resumes_to_the_equal_result(scenario: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     simulate(scenario, out, "--workers", "1")
+    before = json.loads((out / "summary.json").read_text())["timing"]
     (out / "summary.json").unlink()
     newest = max((out / "checkpoints").glob("round-*"))
     for path in sorted(newest.iterdir()):
@@ -88,6 +89,7 @@ def test_a_run_cut_short_resumes_to_the_equal_result(scenario: Path, reference: 
     subprocess.run([*COMMAND, "--resume", "--out", str(out)], check=True, capture_output=True, timeout=300)
     assert rounds(out) == rounds(reference)
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (reference, out))
+    assert second["timing"]["wall_seconds"] > before["wall_seconds"]  # of both processes
     assert {name: facts["accuracy_released"] for name, facts in first["device_classes"].items()} == {
         name: facts["accuracy_released"] for name, facts in second["device_classes"].items()
     }

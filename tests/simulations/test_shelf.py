@@ -90,6 +90,16 @@ PARTITION = """
 import numpy as np
 def twice(labels, devices, alpha, min_samples, rng):
     return [np.arange(10) for _ in range(devices)]
+def nothing(labels, devices, alpha, min_samples, rng):
+    pass
+def lookup(labels, devices, alpha, min_samples, rng):
+    return {}["pi5"]
+def halves(labels, devices, alpha, min_samples, rng):
+    return [np.array([device + 0.5]) for device in range(devices)]
+def numbers(labels, devices, alpha, min_samples, rng):
+    return list(range(devices))
+def lists(labels, devices, alpha, min_samples, rng):
+    return [list(range(device, len(labels), devices)) for device in range(devices)]
 """
 
 
@@ -98,3 +108,30 @@ def test_a_users_partition_that_hands_a_sample_out_twice_is_refused(tmp_path: Pa
     scenario = load_scenario("digits", [f"partition.rule='{tmp_path}/mine.py:twice'"])
     with pytest.raises(DataError, match="a sample twice"):
         open_shelf(tmp_path / "assets", scenario)
+
+
+@pytest.mark.parametrize("devices", [20, 300])
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("nothing", "nothing' gave NoneType, not the rows of each device"),
+        ("lookup", "lookup' failed with KeyError: 'pi5'"),
+        ("halves", "halves' gave a device something else than a list of rows"),
+        ("numbers", "numbers' gave a device something else than a list of rows"),
+    ],
+)
+def test_a_users_partition_that_fails_is_named_with_what_it_did(
+    rule: str, reason: str, devices: int, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(PARTITION)
+    scenario = load_scenario("digits", [f"devices={devices}", f"partition.rule='{tmp_path}/mine.py:{rule}'"])
+    with pytest.raises(DataError, match=reason):
+        open_shelf(tmp_path / "assets", scenario)
+
+
+def test_a_users_partition_may_give_lists(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PARTITION)
+    shelf = open_shelf(
+        tmp_path / "assets", load_scenario("digits", [f"partition.rule='{tmp_path}/mine.py:lists'", "devices=4"])
+    )
+    assert [part[0] for part in shelf.partition] == [0, 1, 2, 3]

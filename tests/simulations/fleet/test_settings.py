@@ -71,6 +71,12 @@ def test_a_scenario_without_a_fleet_says_nothing_about_one(tmp_path: Path) -> No
     [
         (MINE.replace("train_samples", "train_sample", 1), "did you mean 'train_samples_per_second'?"),
         (MINE.replace("train_samples_per_second = 50", "train_samples_per_second = -1", 1), "given: -1"),
+        (MINE.replace("train_samples_per_second = 50", "train_samples_per_second = 1e-3", 1), "given: 0.001"),
+        (MINE.replace("predict_samples_per_second = 200", "predict_samples_per_second = 1e-300", 1), "given: 1e-300"),
+        (MINE.replace("up_kbit_per_second = 1e3", "up_kbit_per_second = 1e-10", 1), "given: 1e-10"),
+        (MINE.replace("down_kbit_per_second = 1e3", "down_kbit_per_second = 1e-10", 1), "given: 1e-10"),
+        (MINE.replace(SPEEDS, "macs_per_second = 1e-10\n", 1), "given: 1e-10"),
+        (MINE.replace(SPEEDS, "macs_per_second = 1000\n", 1), "a device has to reach 0.01 of both"),
         (MINE.replace("train_samples_per_second = 50\n", "", 1), "nothing says how fast it trains"),
         (MINE.replace("predict_samples_per_second = 200\n", "", 1), "nothing says how fast it predicts"),
         (MINE + '[rounds]\npolicy = "deadline"\n', "needs deadline_seconds"),
