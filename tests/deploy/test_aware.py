@@ -32,7 +32,8 @@ def test_a_student_that_calibration_ruins_learns_on_under_quantization_and_loses
     proxy = ARRAYS.train_images[600:]
     soft = predict(model, proxy, TASK)
     spread(model, 1 / 30, 30)
-    gentle = FitSettings(optimizer="adam", epochs=15, batch=32, learning_rate=3e-4, weight_decay=0)
+    # With a third of the rate it is not yet out of the ruins, and then processors' roundings decide.
+    gentle = FitSettings(optimizer="adam", epochs=15, batch=32, learning_rate=1e-3, weight_decay=0)
     test = (ARRAYS.test_images, ARRAYS.test_labels)
     facts = release(
         TASK_NAME,
