@@ -84,7 +84,7 @@ def test_a_search_that_is_killed_in_its_trials_goes_on_to_the_same_ones(
 ) -> None:
     out = tmp_path / "killed"
     for place in (0, 10):
-        process = get_context("fork").Process(target=killed_at, args=(out, place))
+        process = get_context("spawn").Process(target=killed_at, args=(out, place))
         process.start()
         process.join(timeout=120)
         assert process.exitcode == -signal.SIGKILL
