@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -136,7 +137,7 @@ def simulate(
         folder = (out or default_folder(loaded.name)).resolve()
         check_new(folder)
         if several:
-            _check(loaded, how)
+            check_all([loaded], key_folder, elsewhere=bool(how.ray_address))
             _several(SeedsPlan(seeds=several, scenario=loaded), folder, console, how)
             return
     how.begin()
@@ -194,14 +195,21 @@ def _expect(scenario: str | None, method: str | None, own: Scenario, folder: Pat
         raise ConfigError(f"{folder} has a run of {own.name}; leave scenario and --method out to resume it")
 
 
-def _check(scenario: Scenario, how: How) -> None:
-    """Check all that can be wrong with several runs of a scenario, before anything is written."""
-    from simulations import shelf  # with torch, as what follows
+def check_all(scenarios: Sequence[Scenario], keys: Path, *, elsewhere: bool = False) -> None:
+    """Check all that can be wrong with several runs of one split, before anything is written.
+
+    Args:
+        scenarios: what runs, whatever the seed.
+        keys: folder of the keys that sign the releases.
+        elsewhere: whether other machines compute.
+    """
+    from simulations.shelf import split  # with torch, as what follows
     from simulations.validate import validate
 
-    validate(scenario, elsewhere=bool(how.ray_address))
-    shelf.split(scenario)
-    open_keys(how.keys)
+    for scenario in scenarios:
+        validate(scenario, elsewhere=elsewhere)
+    split(scenarios[0])
+    open_keys(keys)
 
 
 def _several(plan: SeedsPlan, folder: Path, console: Console, how: How) -> None:

@@ -15,8 +15,7 @@ from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
-from server.release.keys import open_keys
-from simulations.commands import changes_of, default_folder, seed_list
+from simulations.commands import changes_of, check_all, default_folder, seed_list
 from simulations.how import Engine, How
 from simulations.methods import load_method, methods
 from simulations.run_folder import ROUNDS, SUMMARY, check_new
@@ -49,14 +48,7 @@ def _check(plan: ComparePlan, keys: Path) -> None:
     repeated = sorted({name for name in plan.methods if plan.methods.count(name) > 1})
     if repeated:
         raise ConfigError(f"method {repeated[0]!r} is named twice")
-    loaded = [plan.load(name, plan.seeds[0]) for name in plan.methods]
-    from simulations.shelf import split  # with torch, as what follows
-    from simulations.validate import validate
-
-    for scenario in loaded:
-        validate(scenario)
-    split(loaded[0])
-    open_keys(keys)
+    check_all([plan.load(name, plan.seeds[0]) for name in plan.methods], keys)
 
 
 def _resumed(out: Path, names: list[str], target: float | None) -> ComparePlan:

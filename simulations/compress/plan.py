@@ -11,7 +11,7 @@ from fedstill.errors import ConfigError, RunFolderError
 from fedstill.loading import nearest
 from fedstill.models.shapes import FAMILIES, Shape, shape_of
 from simulations.compress import LEAST_STEPS, MOST_TRIALS
-from simulations.scenario import Scenario
+from simulations.scenario import NAME, Scenario
 
 PLAN = "compress.toml"
 
@@ -19,7 +19,7 @@ PLAN = "compress.toml"
 class ClassFile(Settings):
     """A device class in a file of its own, for a board that the run did not have."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     """The class's name."""
     format: NumericFormat = "static-int8"
     """The hand-made student's numeric format."""
