@@ -16,15 +16,10 @@ import numpy as np
 import torch
 
 from fedstill.settings import AdaptationSettings, StudentSettings, TemperatureSettings
-from fedstill.soft_labels import Floats, Ints
-from fedstill.stored import load_cache
 from fedstill.workers import prepare_torch
 from server import students
-from server.checkpoints import Checkpoints
 from server.federation import measure
-from simulations.run_folder import CONFIG
-from simulations.scenario import Scenario, load_scenario
-from simulations.shelf import Shelf
+from simulations.compress.finished import Finished, open_run
 
 FIXED = {f"fixed T = {value:g}": TemperatureSettings(start=value) for value in (1, 2, 4)}
 SCHEDULED = {
@@ -52,23 +47,15 @@ def ways(own: StudentSettings) -> dict[str, StudentSettings]:
     return {name: own.model_copy(update=change) for name, change in (plain | adaptive).items()}
 
 
-def labels_of(run: Path, scenario: Scenario) -> tuple[Ints, Floats]:
-    """Return the proxy samples that a finished run's cache has a label of, and these labels."""
-    stored = Checkpoints(run / "checkpoints").newest()
-    assert stored is not None
-    cache = load_cache(stored)
-    ids = cache.usable(stored["round"], scenario.exchange.duration)
-    return ids, cache.labels[ids]
-
-
-def distilled(scenario: Scenario, run: Path, name: str, settings: StudentSettings) -> float:
+def distilled(run: Finished, name: str, settings: StudentSettings) -> float:
     """Return the test accuracy of a class's student, distilled over all rounds from a run's last labels."""
-    shelf, student = Shelf(run / "assets"), scenario.device_classes[name].student
-    ids, labels = labels_of(run, scenario)
+    scenario, shelf = run.scenario, run.shelf
+    student = scenario.device_classes[name].student
     state = students.initial(scenario.task, student, scenario.seed)
+    images = shelf.proxy[run.ids]
     for number in range(1, scenario.rounds + 1):
         state = students.distil(
-            scenario.task, student, settings, state, shelf.proxy[ids], labels, number, scenario.rounds, scenario.seed
+            scenario.task, student, settings, state, images, run.labels, number, scenario.rounds, scenario.seed
         )
     return measure(scenario.task, student, state, shelf.test)
 
@@ -100,12 +87,12 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     found: dict[str, dict[str, list[float]]] = {}
     seeds: list[int] = []
-    for run in options.runs:
-        scenario = load_scenario(str(run / CONFIG))
+    for run in map(open_run, options.runs):
+        scenario = run.scenario
         seeds.append(scenario.seed)
         for way, settings in ways(scenario.students).items():
             for name in options.classes or scenario.device_classes:
-                accuracy = distilled(scenario, run, name, settings)
+                accuracy = distilled(run, name, settings)
                 found.setdefault(way, {}).setdefault(name, []).append(accuracy)
                 print(f"seed {scenario.seed}, {name}, {way}: {accuracy:.4f}", file=sys.stderr, flush=True)
     answer: dict[str, Any] = {"scenario": scenario.name, "seeds": seeds, "accuracy": found}

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import spread
+from fedstill.errors import ConfigError
 from fedstill.files import write_json
 from fedstill.learning import State, accuracy, build, restored
 from fedstill.models.shapes import Shape, shape_of
@@ -39,6 +40,7 @@ from server.compress.prune import Importance, flops
 from simulations.compress.commands import compress
 from simulations.compress.finish import JSON
 from simulations.compress.finished import Finished, open_run
+from simulations.compress.plan import read_plan
 from simulations.run_folder import commit
 
 
@@ -117,12 +119,25 @@ def joint(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def check_same(out: Path, run: Path, trials: int) -> None:
+    """Check that the search in a folder is of this run, and of so many students.
+
+    Raises:
+        ConfigError: it is another one, which would be told as this.
+    """
+    plan = read_plan(out)
+    if (Path(plan.run), plan.trials) != (run.resolve(), trials):
+        raise ConfigError(f"{out}: holds a search of {plan.trials} students of {plan.run}; give another --out")
+
+
 def search(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each run and class: the hand-made and the chosen student."""
     rows = []
     for run in map(open_run, options.runs):
         for name in options.classes or run.scenario.device_classes:
             out = options.out / f"{run.folder.name}-{name}"
+            if out.exists():
+                check_same(out, run.folder, options.trials)
             if not (out / JSON).exists():
                 if out.exists():
                     compress(out=out, resume=True)

@@ -24,7 +24,8 @@ def load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:  # torch raises what the damage leads to
-        raise DataError(f"{path}: damaged or missing: {error}".splitlines()[0]) from error
+        reason = getattr(error, "strerror", None) or error  # without the path once more
+        raise DataError(f"{path}: damaged or missing: {reason}".splitlines()[0]) from error
 
 
 def store_cache(cache: LabelCache) -> dict[str, Any]:

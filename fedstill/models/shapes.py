@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from torch import nn
 
@@ -23,7 +24,8 @@ FAMILIES: dict[str, tuple[type[PooledNet] | type[StridedNet], Block]] = {
     "strided-separable": (StridedNet, separable),
 }
 NAME = re.compile(rf"({'|'.join(FAMILIES)})\[([0-9,/]+)\]")
-MAX_WIDTH, MAX_BLOCKS = 4096, 64  # a name may come from a file: it is not to fill the memory
+# A name may come from a file: it is not to fill the memory.
+MAX_WIDTH, MAX_BLOCKS, MAX_WEIGHTS = 4096, 64, 50_000_000
 MULTIPLE = 4  # kernels take channels in groups
 
 
@@ -105,6 +107,11 @@ def parse_shape(name: str) -> Shape | None:
     blocks = [width for stage in stages for width in stage]
     if len(blocks) > MAX_BLOCKS or not all(1 <= width <= MAX_WIDTH for width in blocks):
         raise ConfigError(f"architecture {name!r}: at most {MAX_BLOCKS} blocks of 1 to {MAX_WIDTH} channels")
+    weights = sum(9 * before * after for before, after in pairwise(blocks))
+    if weights > MAX_WEIGHTS:
+        raise ConfigError(
+            f"architecture {name!r}: up to {weights:,} weights; at most {MAX_WEIGHTS:,}: use fewer channels"
+        )
     return Shape(found[1], stages)
 
 

@@ -54,7 +54,7 @@ def agreement(share: float) -> Check:
 
 def learned(failure: str) -> Check:
     """Tell why a student could not learn on under quantization; what it loses without refuses it."""
-    return Check("quantization-aware", failure, "a student that torchao can rewrite", passed=False, refuses=False)
+    return Check("quantization-aware", failure, "a student that can learn so", passed=False, refuses=False)
 
 
 def suits(unsuited: str) -> Check:

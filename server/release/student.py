@@ -144,7 +144,7 @@ def release(
             they have measured nothing yet.
         wanted: the numeric format of the class, or how it is found.
         aware: what the student learns from under quantization, should static int8 lose more than the gate allows;
-            None: it then is refused.
+            None: it then is refused, as is one whose class runs C (`budget.ram` is `activations`).
 
     Raises:
         ExportError: the student can't be exported at all.
@@ -172,6 +172,8 @@ def release(
     calibrated: float | None = None
     if aware is not None and kind.name == "static-int8" and not _drop(before, after, labels).passed:
         try:
+            if budget.ram == "activations":
+                raise ExportError("a microcontroller's C code is written of calibrated int8 alone")
             proto, agreement = distil_aware(model, file, task, student, aware, calibration)
         except ExportError as error:  # the calibrated file stays, and is refused for what it loses
             special = [checks.learned(str(error))]

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fedstill.device_classes import Budget
-from fedstill.errors import ConfigError, ExportError
+from fedstill.errors import ConfigError, DataError, ExportError
 from fedstill.files import write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
@@ -62,7 +62,10 @@ class Tried:
         Raises:
             DataError: it is not there, or damaged.
         """
-        state: State = load_tensors(out / STATES / f"{self.number:04d}.pt")
+        try:
+            state: State = load_tensors(out / STATES / f"{self.number:04d}.pt")
+        except DataError as error:
+            raise DataError(f"{error}; begin another search in another folder") from error
         return state
 
 
@@ -88,7 +91,10 @@ class Search:
                 storage=self._storage, study_name="compress", directions=[*DIRECTIONS.values()], load_if_exists=True
             )
         except Exception as error:  # SQLAlchemy and alembic raise what a damaged file leads to
-            raise ConfigError(f"{out / DATABASE}: no search can be read here: {error}".splitlines()[0]) from error
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"{out / DATABASE}: no search can be read here: {reason}; begin another in another folder"
+            ) from error
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             # Its process was killed. The next trial tries the same: it is drawn from the same seed and the same past.
             self._study.tell(trial.number, state=TrialState.FAIL)

@@ -1,6 +1,11 @@
-import numpy as np
+from pathlib import Path
 
-from benchmarks.prune import Case, table, variants
+import numpy as np
+import pytest
+import tomli_w
+
+from benchmarks.prune import Case, check_same, table, variants
+from fedstill.errors import ConfigError
 from fedstill.learning import build
 from fedstill.models.shapes import Shape
 from fedstill.settings import FitSettings
@@ -9,6 +14,7 @@ from fedstill.tasks import load_task
 from server import students
 from server.compress.learn import Candidate, Material
 from server.compress.prune import flops
+from simulations.compress.plan import PLAN
 from simulations.sources import load_digits
 
 TASK_NAME = "simulations.sources:DIGITS"
@@ -40,3 +46,21 @@ def test_the_table_has_means_with_deviations_by_way_and_class() -> None:
         {"class": "pi4", "way": "b", "accuracy": 0.5},
     ]
     assert table(rows).splitlines()[2:] == ["| a | 92.0 ± 2.8 | — |", "| b | — | 50.0 |"]
+
+
+def test_a_search_of_another_run_or_of_other_trials_is_not_told_as_this_one(tmp_path: Path) -> None:
+    plan = {
+        "run": str(tmp_path / "digits" / "seed-0"),
+        "device_class": "mcu",
+        "student": "tiny-separable-s",
+        "budget": {},
+        "trials": 12,
+        "steps": 60,
+        "formats": ["static-int8"],
+        "latency": {"source": "this machine", "scale": 1.0},
+    }
+    (tmp_path / PLAN).write_text(tomli_w.dumps(plan))
+    check_same(tmp_path, tmp_path / "digits" / "seed-0", 12)
+    for run, trials in ((tmp_path / "mnist" / "seed-0", 12), (tmp_path / "digits" / "seed-0", 40)):
+        with pytest.raises(ConfigError, match=r"holds a search of 12 students of .*digits/seed-0; give another --out"):
+            check_same(tmp_path, run, trials)

@@ -55,3 +55,8 @@ def test_a_name_that_spells_no_network_is_refused(name: str) -> None:
 def test_a_name_with_very_many_blocks_is_refused() -> None:
     with pytest.raises(ConfigError, match="at most 64 blocks"):
         architecture(f"pooled-conv[{','.join(['4'] * 65)}]")
+
+
+def test_a_name_whose_network_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="150,994,944 weights; at most 50,000,000"):
+        architecture("pooled-conv[4096,4096]")

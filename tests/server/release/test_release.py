@@ -7,12 +7,14 @@ import onnx
 import pytest
 import torch
 
+from benchmarks.qat import spread
 from fedstill.device_classes import Budget, FormatChoice, budget_of
 from fedstill.learning import build, fit, state_of
 from fedstill.models import architecture
 from fedstill.settings import FitSettings
 from fedstill.tasks import load_task
 from server.release import checks
+from server.release.aware import Awareness
 from server.release.export import export, strip, torch_difference
 from server.release.formats import FORMATS
 from server.release.quantize import count_quantized, quantize
@@ -253,3 +255,23 @@ def test_a_measured_class_gets_a_format_that_passed_and_its_manifest_tells_what_
     assert facts.description.files[facts.artifact].format == FORMATS[facts.format].words
     assert facts.description.self_test.expected[facts.artifact].tolerance == FORMATS[facts.format].tolerance
     assert [row["format"] for row in facts.description.metrics["formats"]] == list(FORMATS)
+
+
+def test_a_microcontrollers_student_is_not_released_without_c_for_learning_under_quantization(
+    student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    name, state = student
+    model = build(architecture(name), TASK, seed=0)
+    model.load_state_dict(state)
+    spread(model, 1 / 30, 30)
+    labels = np.full((40, TASK.classes), 0.1, dtype=np.float32)
+    how = FitSettings(epochs=1, learning_rate=1e-3).of(40)
+    lesson = Awareness(ARRAYS.train_images[:40], labels, how, 1.0, seed=0)
+    test, calibration = (ARRAYS.test_images, ARRAYS.test_labels), ARRAYS.train_images[600:800]
+    facts = release(
+        TASK_NAME, "mcu", name, state_of(model), calibration, test, tmp_path, budget_of("mcu"), aware=lesson
+    )
+    assert facts.accuracy_calibrated is None
+    (told,) = [check for check in facts.checks if check.name == "quantization-aware"]
+    assert told.figure == "a microcontroller's C code is written of calibrated int8 alone"
+    assert any("accuracy" in reason for reason in facts.refused)
