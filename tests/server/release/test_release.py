@@ -265,7 +265,7 @@ def test_a_microcontrollers_student_is_not_released_without_c_for_learning_under
     model.load_state_dict(state)
     spread(model, 1 / 30, 30)
     labels = np.full((40, TASK.classes), 0.1, dtype=np.float32)
-    how = FitSettings(epochs=1, learning_rate=1e-3).of(40)
+    how = FitSettings(epochs=1, learning_rate=1e-3)
     lesson = Awareness(ARRAYS.train_images[:40], labels, how, 1.0, seed=0)
     test, calibration = (ARRAYS.test_images, ARRAYS.test_labels), ARRAYS.train_images[600:800]
     facts = release(
