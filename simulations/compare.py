@@ -1,6 +1,5 @@
 """The `compare` command: several methods on the same split and seeds, one table, one picture."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +17,9 @@ from server.release.home import default_folder as default_keys
 from simulations.commands import changes_of, check_all, default_folder, seed_list
 from simulations.how import Engine, How
 from simulations.methods import load_method, methods
-from simulations.run_folder import ROUNDS, SUMMARY, check_new
+from simulations.run_folder import check_new
 from simulations.scenario import Scenario, load_scenario
+from simulations.summary_file import read_finished
 
 PLAN, REFERENCES = "compare.toml", "references"
 
@@ -77,9 +77,8 @@ def _run(plan: ComparePlan, out: Path, how: How, console: Console) -> None:
 
         folder = out / name
         launch_seeds(lambda seed, name=name: plan.load(name, seed), plan.seeds, folder, how, announce)  # type: ignore[misc]
-        folders = [folder / f"seed-{seed}" for seed in plan.seeds]
-        summaries = [json.loads((own / SUMMARY).read_text()) for own in folders]
-        rounds = [[json.loads(line) for line in (own / ROUNDS).read_text().splitlines()] for own in folders]
+        runs = [read_finished(folder / f"seed-{seed}") for seed in plan.seeds]
+        summaries, rounds = [summary for summary, _ in runs], [rows for _, rows in runs]
         entries.append(Entry(name, plan.load(name, plan.seeds[0]).method.sends_weights, summaries, rounds))
         write_comparison(out, plan.scenario, plan.seeds, entries, target)
     print_comparison(out, plan.scenario, plan.seeds, entries, target, console)

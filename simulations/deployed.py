@@ -5,7 +5,6 @@ what the devices have: they are split off, as in a simulation, and not used.
 """
 
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from server.federation import Federation, measure
 from server.release.keys import open_keys
 from simulations.backbones import make_backbones
 from simulations.job import federate, plan_of
-from simulations.memory import PeakMemory
+from simulations.memory import Spent
 from simulations.progress import RunProgress
 from simulations.release import release_students
 from simulations.run_folder import CONFIG, SUMMARY, Claim, check_new, commit, write_config
@@ -158,8 +157,7 @@ def run(grid: Grid, context: Context) -> None:
     setup = Setup(load_scenario(str(out / CONFIG)), out, workers=1, engine="deployed", keys=record.keys)
     prepare_torch()
     console = Console(file=sys.stdout)
-    with Claim(setup.out), PeakMemory() as memory, RunProgress(console) as progress:
-        started = time.monotonic()
+    with Claim(setup.out), Spent(setup.out) as spent, RunProgress(console) as progress:
         shelf = open_shelf(setup.assets, setup.scenario)
         plan = plan_of(setup)
 
@@ -172,8 +170,8 @@ def run(grid: Grid, context: Context) -> None:
         released = release_students(setup, shelf, federation.knowledge.students, progress, federation.labels())
         summary = {
             **_summary(setup, federation, shelf, released),
-            "timing": {"wall_seconds": time.monotonic() - started, "rounds_seconds": federation.knowledge.seconds},
-            "peak_rss_bytes": memory.peak,
+            "timing": {"wall_seconds": spent.seconds, "rounds_seconds": federation.knowledge.seconds},
+            "peak_rss_bytes": spent.peak,
         }
         write_json(setup.out / SUMMARY, summary)
 

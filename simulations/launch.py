@@ -1,6 +1,5 @@
 """Begin and run simulations: one, or several seeds of one."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from server.release.home import default_folder
 from server.release.keys import open_keys
 from simulations.engines.local import run_local
 from simulations.how import Engine, How
-from simulations.run_folder import CONFIG, ROUNDS, SUMMARY, Claim, check_new, write_config
+from simulations.run_folder import CONFIG, SUMMARY, Claim, check_new, write_config
 from simulations.scenario import Scenario, dump, load_scenario
 from simulations.seeds import combine
 from simulations.setup import hosts_of
 from simulations.shelf import open_shelf, split
+from simulations.summary_file import read_finished
 from simulations.validate import validate
 
 SEEDS = "seeds.json"
@@ -84,8 +84,8 @@ def launch_seeds(
             prepare(load(seed), own, how.keys, elsewhere=bool(how.ray_address))
         if not (own / SUMMARY).exists():
             launch(own, how)
-        summaries.append(json.loads((own / SUMMARY).read_text()))
-        curves[seed] = [json.loads(line) for line in (own / ROUNDS).read_text().splitlines()]
+        summary, curves[seed] = read_finished(own)
+        summaries.append(summary)
     combined = combine(summaries)
     from simulations.report import write_seeds_report  # plots: see simulations.how
 
