@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedstill.codecs import codec
 from fedstill.delta import Base
+from fedstill.errors import ConfigError
 from fedstill.packet import Context, encode
 from fedstill.soft_labels import Floats, soft_labels
 from simulations.sources import load_digits
@@ -136,6 +138,13 @@ def main() -> None:
     parser.add_argument("--encodings", nargs="+", default=ENCODINGS, help="encodings to measure (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
+    if arguments.samples < 1:
+        parser.error("--samples: at least 1")
+    try:
+        for encoding in arguments.encodings:
+            codec(encoding, CLASSES)
+    except ConfigError as error:
+        parser.error(f"--encodings: {error}")
     rows = list(measure(arguments.samples, arguments.encodings))
     print(json.dumps([asdict(row) for row in rows]) if arguments.json else table(rows, arguments.samples))
 

@@ -122,6 +122,8 @@ def main() -> None:
     parser.add_argument("--present", type=float, default=1.0, help="share of the votes that is not abstained")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if min(options.devices, options.samples, options.classes, options.repeats) < 1 or not 0 <= options.present <= 1:
+        parser.error("--devices, --samples, --classes and --repeats: at least 1; --present: 0 to 1")
     votes = votes_of(options.devices, options.samples, options.classes, options.present)
     rows = measure(votes, options.repeats)
     if options.json:

@@ -13,6 +13,7 @@ over the seeds, and beside it how much the attack costs, seed by seed.
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from benchmarks.tables import spread
 from client.disk import Disk, unpacked
 from fedstill.cache import LabelCache
 from fedstill.consensus import Rule, Votes, confidence_threshold, mixed, rules
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, FedstillError
 from fedstill.learning import State, predict, restored
 from fedstill.models import architecture
 from fedstill.packet import decode
@@ -221,7 +222,12 @@ def main() -> None:
         names = [name for name, _ in attacks(0.0) if name != HONEST]
         mode.add_argument("--attacks", nargs="+", choices=names, default=names, metavar="NAME", help="; ".join(names))
     options = parser.parse_args()
-    options.work(options)
+    try:
+        options.work(options)
+    except FedstillError as error:
+        parser.error(str(error))
+    except subprocess.CalledProcessError as error:  # of a run, which has told why
+        raise SystemExit(error.returncode) from error
 
 
 if __name__ == "__main__":

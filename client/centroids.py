@@ -8,9 +8,10 @@ device can afford. With mu the centroids of private samples, nu as many of the p
 
 large where the device's own samples are denser than the proxy set's. What r is large enough differs between data sets
 and devices; so half of the private samples are left out of the centroids, and the certainty of x is the share of those
-whose r is not larger, (1 + #{r_i <= r(x)}) / (1 + n). Of samples of the device's own distribution at most a part `t`
-has a certainty below t (conformal prediction, Vovk, Gammerman and Shafer 2005), so the threshold needs no tuning. Of
-proxy samples it is more, as these made the proxy set's centroids.
+whose r is not larger, (1 + #{r_i <= r(x)}) / (1 + n), and 0 where all are larger. Of samples of the device's own
+distribution at most a part `t` has a certainty below t (conformal prediction, Vovk, Gammerman and Shafer 2005), or
+1 / (1 + n) where that is more, so the threshold needs no tuning. Of proxy samples it is more, as these made the proxy
+set's centroids. Without the 0 a device with few samples would never fall below a threshold, and speak about everything.
 """
 
 from dataclasses import dataclass
@@ -98,10 +99,10 @@ class Domain:
         return Domain(own, others, np.sort(_ratio(left_out, own, others)))
 
     def certainty(self, images: Images, task: Task) -> Floats:
-        """Return the certainty that images are of the domain, in (0, 1] `[samples]`."""
+        """Return the certainty that images are of the domain, in 0..1 `[samples]`."""
         found = _ratio(_points(images, task), self.own, self.proxy)
         below = np.searchsorted(self.left_out, found, side="right")
-        return np.asarray((1 + below) / (1 + len(self.left_out)), dtype=np.float32)
+        return np.where(below > 0, (1 + below) / (1 + len(self.left_out)), 0).astype(np.float32)
 
 
 def _points(images: Images, task: Task) -> Floats:

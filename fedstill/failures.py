@@ -1,4 +1,4 @@
-"""Where a computation failed: the stage and, in a fit, the step, noted on the exception on its way out."""
+"""What went wrong, in one line: others' words, and where: stage and step, noted on an exception on its way out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,3 +34,8 @@ def told(error: BaseException) -> str:
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = place_of(error)
     return what if place is None else f"{place}: {what}"
+
+
+def plain(text: str, limit: int = 500) -> str:
+    """Return a text of somebody else in one line that can be shown and kept: no line of a log is forged with it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:limit])

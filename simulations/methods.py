@@ -6,6 +6,7 @@ What the product has of its own (a certainty, an anchor, a temperature of the di
 overlay sets to what its method has, as a scenario may have set it for the product.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def load_method(scenario: str, method: str, changes: Iterable[str] = ()) -> Scen
     for section in without:
         raw.pop(section, None)
     raw = merged(raw, overlay)
-    changes = [change for change in changes if change.strip().split(".")[0] not in without]
+    changes = [change for change in changes if re.split("[.=]", change)[0].strip() not in without]
     raw["name"] = f"{raw.get('name', '')}-{method}"
     found = resolved(raw, changes, f"scenario {scenario}, method {method}")
     if found.device.digest is None and found.device.certainty != "background" and not found.method.server:

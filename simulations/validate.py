@@ -38,11 +38,15 @@ def validate(scenario: Scenario, *, elsewhere: bool = False) -> None:
     task = load_task(scenario.task)
     if not elsewhere:
         executor_of(scenario.executor, 1, scenario.cohort)
-    encodings = {scenario.exchange.uplink, scenario.exchange.downlink}
-    for kind in scenario.device_classes.values():
-        encodings |= {kind.uplink, kind.downlink} - {""}
-    for encoding in sorted(encodings):
-        codec(encoding, task.classes)
+    encodings = {"exchange.uplink": scenario.exchange.uplink, "exchange.downlink": scenario.exchange.downlink}
+    for name, kind in scenario.device_classes.items():
+        own = {"uplink": kind.uplink, "downlink": kind.downlink}
+        encodings |= {f"device_classes.{name}.{way}": encoding for way, encoding in own.items() if encoding}
+    for key, encoding in encodings.items():
+        try:
+            codec(encoding, task.classes)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from error
     if scenario.students.quantization_aware is not None:
         from server.release import aware  # with exporter and quantizers, for the few scenarios that ask for it
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from fedstill.errors import ConfigError, UpdateError
+from fedstill.failures import plain
 from fedstill.release.trust import MAX_METADATA
 from protos.delivery_pb2 import FetchRequest, NewestReply, NewestRequest, Telemetry
 from protos.delivery_pb2_grpc import DeliveryStub
@@ -68,11 +69,6 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def plain(text: str, limit: int = 500) -> str:
-    """Return a text of somebody else in one line that can be shown and kept."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:limit])
 
 
 class Server:

@@ -20,7 +20,7 @@ from tuf.api.metadata import Timestamp
 
 from client.predict.student import runtime_version, sha256
 from client.updates.clock import Moment, moment
-from client.updates.delivery import Server, plain
+from client.updates.delivery import Server
 from client.updates.download import Step, complete, prepare
 from client.updates.home import ROOT, Home
 from client.updates.rehearsal import Rehearsal, rehearse
@@ -29,6 +29,7 @@ from client.updates.telemetry import Figures, enqueue, flush
 from client.updates.trial import Trial, try_release
 from client.updates.watch import Rules, give_up
 from fedstill.errors import ConfigError, ReleaseError, UpdateError
+from fedstill.failures import plain
 from fedstill.files import write_atomic
 from fedstill.release.manifest import MANIFEST
 from fedstill.release.trust import Trust

@@ -33,7 +33,9 @@ def codec(name: str, classes: int) -> Codec:
         return Simplex(classes, int(found["bits"]))
     if found["kept"]:
         if int(found["kept"]) >= classes:
-            raise ConfigError(f"encoding {name!r} needs more classes than the {classes} of this task")
+            raise ConfigError(
+                f"encoding {name!r} needs more classes than the {classes} of this task; top{classes - 1} keeps most"
+            )
         return TopK(classes, int(found["kept"]))
     if name == "logits16":
         return CentredLogits(classes)

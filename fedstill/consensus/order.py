@@ -57,7 +57,7 @@ def _by_order(votes: Votes, statistic: Callable[[Floats, Ints], Floats]) -> Cons
     counts = votes.present.sum(axis=0)
     covered = counts > 0
     labels = np.zeros((samples, classes), dtype=np.float32)
-    step = max(1, BLOCK // (devices * classes))
+    step = max(1, BLOCK // (max(1, devices) * classes))
     for start in range(0, samples, step):
         part = slice(start, start + step)
         rows = np.where(votes.present[:, part, None], votes.probabilities[:, part], np.float32(np.inf))

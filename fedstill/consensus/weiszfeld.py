@@ -23,7 +23,7 @@ def geometric_median(votes: Votes, *, iterations: int = 50, tolerance: float = 1
     devices, samples, classes = votes.probabilities.shape
     labels = np.zeros((samples, classes), dtype=np.float32)
     covered: Bools = np.asarray(votes.present.any(axis=0))
-    step = max(1, BLOCK // (devices * classes))
+    step = max(1, BLOCK // (max(1, devices) * classes))
     for start in range(0, samples, step):
         part = slice(start, start + step)
         present = votes.present[:, part].astype(np.float32)

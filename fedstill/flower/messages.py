@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedstill.failures import plain
 from fedstill.rounds import PREQUENTIAL, DeviceAnswer
 
 TRAIN = "train.distill"
@@ -107,10 +108,10 @@ def unpack_answers(content: RecordDict, record: str = PACKETS) -> dict[int, Devi
     for device, reason in records.get("refusals", ConfigRecord()).items():
         version = held.get(device, 0)
         answers[_number(device)] = DeviceAnswer(
-            b"", {}, str(reason)[:500] or "refused", version if isinstance(version, int) else 0
+            b"", {}, plain(str(reason)) or "refused", version if isinstance(version, int) else 0
         )
     for device, reason in records.get("absent", ConfigRecord()).items():
-        answers[_number(device)] = DeviceAnswer(b"", {}, absence=str(reason)[:500] or "no reason")
+        answers[_number(device)] = DeviceAnswer(b"", {}, absence=plain(str(reason)) or "no reason")
     return answers
 
 

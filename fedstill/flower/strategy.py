@@ -22,6 +22,7 @@ from fedstill.consensus import Votes, mean
 from fedstill.consensus.ballots import Ballots
 from fedstill.errors import PacketError, QuorumError
 from fedstill.exchange import ServerExchange
+from fedstill.failures import plain
 from fedstill.flower.adapter import LOST, serialize
 from fedstill.flower.messages import (
     PACKETS,
@@ -211,7 +212,7 @@ class RoundStrategy(Strategy, Generic[A]):
         for reply in replies:
             if reply.has_error():
                 # Code 5 comes from the SuperLink itself, so the source does not say which host is gone.
-                log.warning("round %d: a host failed: %s", server_round, reply.error.reason)
+                log.warning("round %d: a host failed: %s", server_round, plain(reply.error.reason or "no reason given"))
                 continue
             self._take(server_round, reply, votes, metrics, refused)
             self.heard(len(votes) + len(refused))
@@ -414,7 +415,7 @@ class RoundStrategy(Strategy, Generic[A]):
         failed = [reply for reply in replies if reply.has_error()]
         self._failed_queries = self._failed_queries + 1 if failed and len(failed) == len(replies) else 0
         if self._failed_queries >= MAX_FAILED_QUERIES and not self._hosts:
-            reason = (failed[0].error.reason or "no reason given").strip().replace("\n", " ")
+            reason = plain(failed[0].error.reason or "no reason given").strip()
             raise QuorumError(f"no host can tell its devices: {reason}")
         for reply in replies:
             devices = self._own(reply.metadata.src_node_id, devices_of(reply))

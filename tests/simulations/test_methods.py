@@ -134,6 +134,9 @@ def test_a_change_of_the_teacher_passes_by_a_method_without_one() -> None:
     changes = ["teacher.initial.epochs=3", "rounds=7"]
     assert load_method("digits", "dsfl", changes).teacher is None
     assert load_method("digits", "dsfl", changes).rounds == 7
+    whole = 'teacher={architecture="tiny-conv-l", initial={epochs=3, learning_rate=0.05}}'
+    assert load_method("digits", "dsfl", [whole]).teacher is None
+    assert load_method("digits", "dsfl", [" teacher = {}"]).teacher is None
     teacher = load_method("digits", "fedmd", changes).teacher
     assert teacher is not None
     assert teacher.initial.epochs == 3

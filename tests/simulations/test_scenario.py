@@ -111,7 +111,10 @@ def test_an_encoding_that_is_none_and_a_delta_without_coding_are_refused(change:
 
 
 def test_top_k_of_all_classes_is_refused_before_the_run() -> None:
-    with pytest.raises(ConfigError, match="'top10' needs more classes than the 10"):
+    with pytest.raises(
+        ConfigError,
+        match=r"device_classes\.mcu\.uplink: .*'top10' needs more classes than the 10 of this task; top9 keeps most",
+    ):
         validate(load_scenario("digits", ["device_classes.mcu.uplink='top10'"]))
 
 

@@ -62,6 +62,11 @@ def test_every_rule_returns_the_simplex_where_somebody_voted_and_zero_elsewhere(
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_where_nobody_answers_no_rule_has_labels(name: str) -> None:
+    assert not EVERY[name](Votes.none(4, 5)).covered.any()
+
+
+@pytest.mark.parametrize("name", EVERY)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_rule_depends_on_the_order_of_devices(name: str, seed: int) -> None:
     votes = random_votes(seed, 5, 6)

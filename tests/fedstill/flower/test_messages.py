@@ -32,6 +32,12 @@ def test_answers_survive_packing_with_metrics_and_refusals() -> None:
     assert unpack_answers(pack_answers(answers)) == answers
 
 
+def test_what_a_host_says_about_a_device_can_forge_no_line_of_a_log_and_drive_no_terminal() -> None:
+    said = "bad\n2026-01-01 INFO round 1\r\x1b[31mX"
+    found = unpack_answers(pack_answers({4: DeviceAnswer(b"", {}, said), 9: DeviceAnswer(b"", {}, absence=said)}))
+    assert found[4].refusal == found[9].absence == "bad 2026-01-01 INFO round 1  [31mX"
+
+
 def test_weights_lie_in_a_record_of_their_own_which_a_reader_of_packets_does_not_open() -> None:
     requests, answers = {0: b"model"}, {0: DeviceAnswer(b"model", {})}
     content = pack_requests(requests, WEIGHTS)
