@@ -53,8 +53,8 @@ class PartitionSettings(Settings):
     rule: str = "dirichlet"
     """`dirichlet`, `iid`, `one-class`, `shards`, `quantity`, `natural` (by the task's own groups), or
     `file.py:object`."""
-    alpha: float = Field(default=0.3, gt=0)
-    """Concentration of the Dirichlet distribution of `dirichlet` and `quantity`: small is skewed."""
+    alpha: float = Field(default=0.3, gt=0, le=1e9)
+    """Concentration of the Dirichlet distribution of `dirichlet` and `quantity`: small is skewed, a million is even."""
     shards: int = Field(default=2, ge=1)
     """Shards of each device, with `shards`: it holds about as many classes at most."""
     feature_shift: float = Field(default=0.0, ge=0, le=1)

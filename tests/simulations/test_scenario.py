@@ -31,6 +31,7 @@ def test_a_dumped_scenario_loads_back_equal(tmp_path: Path) -> None:
     [
         ("device.revist.epochs=1", "did you mean 'revisit'"),
         ("partition.alpha=0", "greater than 0"),
+        ("partition.alpha=1e300", "less than or equal to"),
         ("rounds=0", "greater than or equal to 1"),
         ("exchange.per_round=100000", "exceeds data.proxy_samples"),
         ("data.guard_samples=150", "leave no server sample"),
