@@ -53,6 +53,7 @@ class Watch:
         self._supervisor = psutil.Process(int(lock.read_text()))
         eventually(lambda: len(self._processes()) == 4, "supervisor, agent, SuperNode and SuperExec")
         (self.agent,) = (process for process in self._processes() if "client.agent" in process.cmdline())
+        (self._executor,) = (process for process in self._processes() if "client.apps" in process.cmdline())
         self._looked = 0.0
         self.peak_mb = 0.0
         self.each = ""
@@ -65,7 +66,7 @@ class Watch:
     def look(self) -> None:
         """Look what they hold: at once while there is an app, which waits meanwhile, else a few times a second."""
         processes = self._processes()
-        apps = processes[4:]  # what is there beside supervisor, agent, SuperNode and SuperExec
+        apps = self._executor.children()  # and not theirs: to know its platform, an app may ask the program `file`
         if not apps:
             self.agent.suspend()
             if time.monotonic() < self._looked + 0.3:
