@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.qat import spread
 from fedstill.device_classes import Budget, FormatChoice, budget_of
-from fedstill.learning import build, fit, state_of
+from fedstill.learning import build, fit, restored, state_of
 from fedstill.models import architecture
 from fedstill.settings import FitSettings
 from fedstill.tasks import load_task
@@ -188,8 +188,7 @@ def test_a_file_that_differs_from_torch_is_told_by_its_difference(
     student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     name, state = student
-    model = build(architecture(name), TASK, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(name), TASK, state)
     export(model, TASK, tmp_path / "a.onnx")
     assert checks.equality(torch_difference(model, tmp_path / "a.onnx", TASK, ARRAYS.test_images[:8])).passed
     with torch.no_grad():
@@ -261,8 +260,7 @@ def test_a_microcontrollers_student_is_not_released_without_c_for_learning_under
     student: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     name, state = student
-    model = build(architecture(name), TASK, seed=0)
-    model.load_state_dict(state)
+    model = restored(architecture(name), TASK, state)
     spread(model, 1 / 30, 30)
     labels = np.full((40, TASK.classes), 0.1, dtype=np.float32)
     how = FitSettings(epochs=1, learning_rate=1e-3)
