@@ -91,10 +91,8 @@ class Search:
                 storage=self._storage, study_name="compress", directions=[*DIRECTIONS.values()], load_if_exists=True
             )
         except Exception as error:  # SQLAlchemy and alembic raise what a damaged file leads to
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{out / DATABASE}: no search can be read here: {reason}; begin another in another folder"
-            ) from error
+            told = f"{out / DATABASE}: no search can be read here: {error}".splitlines()[0]
+            raise ConfigError(f"{told}; begin another in another folder") from error
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             # Its process was killed. The next trial tries the same: it is drawn from the same seed and the same past.
             self._study.tell(trial.number, state=TrialState.FAIL)
