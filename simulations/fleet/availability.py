@@ -110,6 +110,10 @@ class Presence:
             return time
         return self._begins[place] if place < len(self._begins) else math.inf
 
+    def end(self, time: float) -> float:
+        """Return when the device can't be reached any more, for a time at which it can."""
+        return self._ends[bisect_right(self._begins, time) - 1]
+
     def seconds(self, begin: float, end: float) -> float:
         """Return how long the device can be reached between two times."""
         if end <= begin:

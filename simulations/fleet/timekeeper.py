@@ -29,6 +29,7 @@ from simulations.fleet.clock import (
     trip,
 )
 from simulations.fleet.course import Course, Fleet, row_of
+from simulations.fleet.gathering import gathered
 
 WORK = ("steps", "samples")
 PATIENCE_DAYS = 30
@@ -94,20 +95,10 @@ class Timekeeper:
         known = [(device, work[device].arrived if device in work else 0.0) for device in reached]
         awaited = sum(self._is_usable(one, round_number) for one in self.under_way.values())
         needed = rounds.awaited(fleet.quorum)
-        begun, until = self.now, self.now + PATIENCE_DAYS * DAY_HOURS * HOUR
-        while True:
-            there = [device for device, free in known if free <= begun and self._presence(device).there(begun)]
-            lacking = needed - awaited - len(there)
-            if lacking <= 0:
-                break
-            returns = (self._presence(device).next(max(begun, free)) for device, free in known if free <= until)
-            coming = sorted(time for time in returns if begun < time <= until)
-            if not coming:
-                raise QuorumError(
-                    f"round {round_number}: there are never {needed} devices at the same time within {PATIENCE_DAYS}"
-                    " days of virtual time; change the fleet or exchange.quorum"
-                )
-            begun = coming[min(lacking, len(coming)) - 1]
+        begun = self.now
+        if needed > awaited:
+            begun = self._gathered(round_number, known, needed, awaited)
+        there = [device for device, free in known if free <= begun and self._presence(device).there(begun)]
         self._begun = begun
         self._offline = sorted({device for device, free in known if free <= begun} - set(there))
         limit = fleet.active or len(there)
@@ -234,6 +225,24 @@ class Timekeeper:
         if device not in self._presences:
             self._presences[device] = self.fleet.presence(device)
         return self._presences[device]
+
+    def _gathered(self, round_number: int, known: Iterable[tuple[int, float]], needed: int, awaited: int) -> float:
+        """Return when as many devices are there as a round lacks.
+
+        Raises:
+            QuorumError: as `begin` says.
+        """
+        until = self.now + PATIENCE_DAYS * DAY_HOURS * HOUR
+        free = {device: time for device, time in known if time <= until}
+        presences = {device: self._presence(device) for device in free}
+        begun, looked = gathered(presences, free, needed - awaited, self.now, until)
+        if begun is None:
+            days = (looked - self.now) / (DAY_HOURS * HOUR)
+            raise QuorumError(
+                f"round {round_number}: there are never {needed} devices at the same time within"
+                f" {days:.2g} days of virtual time; change the fleet or exchange.quorum"
+            )
+        return begun
 
     def _at_work(self) -> dict[int, Trip]:
         """Return the trips of devices that were at work when the last round ended."""

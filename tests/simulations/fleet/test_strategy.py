@@ -217,6 +217,13 @@ def test_a_fleet_that_is_never_there_ends_the_run_with_a_reason() -> None:
         run.rounds(1)
 
 
+def test_a_fleet_that_never_meets_is_told_so_however_often_its_devices_come_and_go() -> None:
+    minute = {"availability": {"pattern": "duty-cycle", "period_seconds": 60, "share": 0.1}}
+    clock = Timekeeper(Fleet(fleet(fast={**FAST, **minute}), ["fast"] * 1000, {}, 1, quorum=500))
+    with pytest.raises(QuorumError, match=r"never 500 devices at the same time within 0\.35 days"):
+        clock.begin(1, range(1000))
+
+
 @pytest.mark.parametrize("policy", ["synchronous", "buffered"])
 def test_a_part_of_the_devices_is_asked_and_with_a_buffer_at_work(policy: str) -> None:
     rounds: dict[str, Any] = {"policy": policy, **({"buffer": 1} if policy == "buffered" else {})}
