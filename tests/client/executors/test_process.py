@@ -1,7 +1,9 @@
 import os
 import signal
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from client.device import Device
 from client.executors import process
 from client.executors.process import Processes
 from fedstill.rounds import DeviceAnswer
+from fedstill.workers import unordered
 
 DEVICES = 80
 
@@ -38,15 +41,14 @@ class Echoes:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Devices of each call that is handed to a worker."""
     sizes: list[int] = []
-    unordered = process.unordered
 
-    def noting(work, asked, *rest):  # type: ignore[no-untyped-def]
-        def noted():  # type: ignore[no-untyped-def]
-            for call in asked:
-                sizes.append(len(call[1]))
-                yield call
+    def noted(asked: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        for call in asked:
+            sizes.append(len(call[1]))
+            yield call
 
-        return unordered(work, noted(), *rest)
+    def noting(work: Callable[..., Any], asked: Iterable[tuple[Any, ...]], *rest: Any) -> Iterator[tuple[int, Any]]:
+        return unordered(work, noted(asked), *rest)
 
     monkeypatch.setattr(process, "unordered", noting)
     return sizes
