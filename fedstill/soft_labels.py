@@ -32,6 +32,11 @@ class SoftLabels:
     class_prior: Floats | None = None
 
 
+def one_hot(labels: Ints, classes: int) -> Floats:
+    """Return true labels `[samples]` as soft ones `[samples, classes]`."""
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
 def soft_labels(
     ids: Ints,
     probabilities: Floats,

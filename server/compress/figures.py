@@ -4,6 +4,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+
 from fedstill.device_classes import Budget, NumericFormat
 from fedstill.errors import ExportError, ReleaseError
 from fedstill.learning import State, parameters, restored
@@ -34,7 +37,8 @@ class Figures:
     """A candidate's figures.
 
     Attributes:
-        accuracy: on the validation samples.
+        accuracy: on the validation samples, as a share.
+        cross_entropy: of the predictions with the validation samples' labels, their mean in nats.
         bytes: of the file in its format.
         memory_bytes: as the class's budget counts it: peak resident memory of a fresh ONNX Runtime process, or the
             activations that live at once.
@@ -44,6 +48,7 @@ class Figures:
     """
 
     accuracy: float
+    cross_entropy: float
     bytes: int
     memory_bytes: int
     latency_ms: float
@@ -115,8 +120,10 @@ class Exported:
             memory = kind.activation_bytes * activation_bytes(self._source)
         else:
             memory = _peak_rss(self._target, material, task)
+        predicted = logits(content, task, images)
         return Figures(
-            accuracy=float((logits(content, task, images).argmax(axis=1) == labels).mean()),
+            accuracy=float((predicted.argmax(axis=1) == labels.argmax(axis=1)).mean()),
+            cross_entropy=float(F.cross_entropy(torch.from_numpy(predicted), torch.from_numpy(labels))),
             bytes=len(content),
             memory_bytes=memory,
             latency_ms=latency_ms(content, task, images[:1]) * latency_scale,

@@ -58,7 +58,8 @@ class Material:
         images: proxy samples with a soft label `[samples, ...]`.
         labels: theirs, of teacher and consensus `[samples, classes]`.
         server: images and true labels of the server; None: it has none.
-        validation: images and labels that no candidate learns from.
+        validation: images that no candidate learns from, and their labels `[samples, classes]`: a true one is all on
+            its class.
         calibration: proxy samples for formats that need some.
         how: how to fit; `steps` are those of a whole candidate.
     """
@@ -68,7 +69,7 @@ class Material:
     images: Images
     labels: Floats
     server: tuple[Images, Ints] | None
-    validation: tuple[Images, Ints]
+    validation: tuple[Images, Floats]
     calibration: Images
     how: Fit
 

@@ -10,6 +10,7 @@ from fedstill.files import write_folder, write_json
 from fedstill.learning import State
 from fedstill.models.shapes import Shape, shape_of
 from fedstill.release.manifest import Parent
+from fedstill.soft_labels import one_hot
 from server.compress.figures import measure
 from server.compress.learn import PHASES, Candidate, distil
 from server.release.aware import Awareness
@@ -46,8 +47,9 @@ def finish(
         failed: why the others could not be measured.
         keys: that sign the student.
     """
+    judged = len(run.material(plan.steps).validation[1])
     front = pareto(held)
-    best = choose(front)
+    best = choose(held, judged)
     released = _release(out, plan, run, best, keys)
     chosen = {**_row(best), "test_accuracy": released.accuracy_int8, "released_bytes": released.onnx_bytes}
     hand_made = next((one for one in tried if one.hand_made), None)
@@ -67,7 +69,7 @@ def finish(
         "trials": len(tried),
         "within_budget": len(held),
         "failed": list(failed),
-        "validation": {"samples": len(run.material(plan.steps).validation[1]), "labelled": len(run.guard[1])},
+        "validation": {"samples": judged, "labelled": len(run.guard[1])},
         "latency_from": plan.latency.source,
         "latency_scale": plan.latency.scale,
         "rule": RULE,
@@ -95,7 +97,7 @@ def _taught(out: Path, plan: CompressPlan, run: Finished, one: Tried) -> tuple[S
 def _on_test(out: Path, plan: CompressPlan, run: Finished, one: Tried) -> dict[str, Any]:
     """Return what the hand-made student, in its format, is worth on the test set, taught like the chosen one."""
     shape, state = _taught(out, plan, run, one)
-    material = replace(run.everything(plan.steps), validation=run.test)
+    material = replace(run.everything(plan.steps), validation=(run.test[0], one_hot(run.test[1], run.task.classes)))
     found = measure(shape, state, one.parameters["format"], material, plan.budget, plan.latency.scale)
     return {"test_accuracy": found.accuracy, "released_bytes": found.bytes}
 

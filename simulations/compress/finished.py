@@ -8,7 +8,7 @@ import numpy as np
 from fedstill.errors import DataError, RunFolderError
 from fedstill.fit import Fit
 from fedstill.rng import stream
-from fedstill.soft_labels import Floats, Ints
+from fedstill.soft_labels import Floats, Ints, one_hot
 from fedstill.stored import load_cache
 from fedstill.tasks import Images, Task, load_task
 from server.checkpoints import Checkpoints
@@ -70,12 +70,10 @@ class Finished:
         held, kept = np.sort(order[:count]), np.sort(order[count:])
         whole = self.everything(steps)
         images = np.concatenate([self.guard[0], whole.images[held]])
-        labels = np.concatenate([self.guard[1], self.labels[held].argmax(axis=1)])
+        labels = np.concatenate([self.guard[1], self.labels[held]])
         if not len(labels):
             raise DataError(f"{self.folder}: too few labelled samples to judge students on")
-        return replace(
-            whole, images=whole.images[kept], labels=self.labels[kept], validation=(images, labels.astype(np.int64))
-        )
+        return replace(whole, images=whole.images[kept], labels=self.labels[kept], validation=(images, labels))
 
     def everything(self, steps: int) -> Material:
         """Return the material with nothing held out but the guard samples: what the last students learn from."""
@@ -96,9 +94,9 @@ class Finished:
         )
 
     @property
-    def guard(self) -> tuple[Images, Ints]:
+    def guard(self) -> tuple[Images, Floats]:
         """The server's held-out labelled samples, none without a teacher."""
-        return np.array(self.shelf.guard.images), np.array(self.shelf.guard.labels)
+        return np.array(self.shelf.guard.images), one_hot(self.shelf.guard.labels, self.task.classes)
 
     @property
     def test(self) -> tuple[Images, Ints]:

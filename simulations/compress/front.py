@@ -1,5 +1,6 @@
 """What a search found: the Pareto front of those that hold the budget, and the one that is chosen."""
 
+import math
 from collections.abc import Sequence
 
 from fedstill.device_classes import Budget
@@ -7,8 +8,8 @@ from server.compress.figures import misses
 from simulations.compress.search import Tried
 
 RULE = (
-    "of the students that hold the budget the most accurate one on the validation samples; "
-    "of equally accurate ones the smallest file, then the lowest latency"
+    "of the students that hold the budget and whose accuracy on the validation samples is within a standard error of "
+    "the best, the one with the least cross-entropy there"
 )
 
 
@@ -18,9 +19,9 @@ def holding(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 
 
 def pareto(tried: Sequence[Tried]) -> list[Tried]:
-    """Return those that no other one equals or betters in all of accuracy, size, memory and latency, smallest first.
+    """Return those that no other one equals or betters in all of worth, size, memory and latency, smallest first.
 
-    Of several with the very same figures the first stays.
+    What one is worth is its accuracy and its cross-entropy. Of several with the very same figures the first stays.
     """
     costs = [_costs(one) for one in tried]
     front = [
@@ -35,9 +36,21 @@ def pareto(tried: Sequence[Tried]) -> list[Tried]:
     return sorted(front, key=lambda one: (one.figures.bytes, one.number))
 
 
-def choose(front: Sequence[Tried]) -> Tried:
-    """Return the one that `RULE` chooses."""
-    return min(front, key=lambda one: (-one.figures.accuracy, one.figures.bytes, one.figures.latency_ms, one.number))
+def choose(held: Sequence[Tried], samples: int) -> Tried:
+    """Return the one that `RULE` chooses.
+
+    The standard error is that of a share of `samples`, with two right and two wrong answers added (Agresti and Coull
+    1998): otherwise a student without a mistake on a few samples would have none.
+
+    Args:
+        held: those that hold the budget.
+        samples: validation samples.
+    """
+    best = max(one.figures.accuracy for one in held)
+    share = (best * samples + 2) / (samples + 4)
+    error = math.sqrt(share * (1 - share) / (samples + 4))
+    alike = [one for one in held if one.figures.accuracy >= best - error]
+    return min(alike, key=lambda one: (one.figures.cross_entropy, *_costs(one), one.number))
 
 
 def nearest(tried: Sequence[Tried], budget: Budget) -> str:
@@ -48,4 +61,4 @@ def nearest(tried: Sequence[Tried], budget: Budget) -> str:
 
 def _costs(one: Tried) -> tuple[float, ...]:
     found = one.figures
-    return -found.accuracy, found.bytes, found.memory_bytes, found.latency_ms
+    return -found.accuracy, found.cross_entropy, found.bytes, found.memory_bytes, found.latency_ms

@@ -25,7 +25,7 @@ def test_every_way_but_the_unpruned_ones_leaves_half_of_the_operations() -> None
     labels: Floats = np.full((60, task.classes), 0.1, dtype=np.float32)
     images = arrays.train_images[:60]
     how = FitSettings(epochs=0, min_steps=8, batch=16, learning_rate=0.05).of(60)
-    material = Material(TASK_NAME, 0, images, labels, None, (images, arrays.train_labels[:60]), images, how)
+    material = Material(TASK_NAME, 0, images, labels, None, (images, labels), images, how)
     shape = Shape("pooled-conv", ((8,), (16,)))
     candidate = Candidate(shape, 0.5, "float32", 1.0, 1.0)
     state = students.initial(TASK_NAME, str(shape), 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedstill.settings import FitSettings
-from fedstill.soft_labels import Floats
+from fedstill.soft_labels import Floats, one_hot
 from server.compress.learn import Material
 from simulations.sources import load_digits
 
@@ -22,7 +22,7 @@ def material() -> Material:
         images=arrays.train_images[:400],
         labels=labels,
         server=(arrays.train_images[400:500], arrays.train_labels[400:500]),
-        validation=(arrays.train_images[500:700], arrays.train_labels[500:700]),
+        validation=(arrays.train_images[500:700], one_hot(arrays.train_labels[500:700], CLASSES)),
         calibration=arrays.train_images[:50],
         how=FitSettings(epochs=0, min_steps=STEPS, batch=32, learning_rate=0.05).of(400),
     )

@@ -24,6 +24,6 @@ def test_a_student_whose_training_went_astray_is_no_candidate(material: Material
 
 
 def test_what_is_missed_is_told_in_whole_bytes_however_many() -> None:
-    figures = Figures(0.9, 1200, memory_bytes=89_000_000, latency_ms=12.5, parameters=1, flops=1.0)
+    figures = Figures(0.9, 0.3, 1200, memory_bytes=89_000_000, latency_ms=12.5, parameters=1, flops=1.0)
     told = misses(figures, Budget(ram_bytes=50_000_000, ram="process", latency_ms=10))
     assert told == "89,000,000 bytes of memory where 50,000,000 are allowed and 12.5 ms where 10 are allowed"

@@ -27,7 +27,11 @@ def evaluate(candidate: Candidate) -> tuple[Shape, State, Figures]:
     size = int(channels * 50 * (1 - candidate.sparsity) * (4 if candidate.numeric == "float32" else 1))
     accuracy = 1 - 1 / channels - abs(candidate.temperature - 3) / 100
     state = {"weight": torch.full((2,), float(channels))}
-    return candidate.shape, state, Figures(accuracy, size, size * 2, size / 100, channels, float(channels))
+    return (
+        candidate.shape,
+        state,
+        Figures(accuracy, 1 - accuracy, size, size * 2, size / 100, channels, float(channels)),
+    )
 
 
 def run(out: Path, trials: int, how: Evaluate = evaluate) -> list[Tried]:
