@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from fedstill.errors import FedstillError
+from fedstill.resuming import hint
 
 # No call leaves for hosts that the user did not name: Flower and Ray would ask theirs otherwise.
 QUIET = {
@@ -23,7 +24,6 @@ QUIET = {
 GROUP = "fedstill.commands"
 EXTRAS = {"client": "edge", "server": "server", "simulations": "sim", "deploy": "lab"}
 """What a room's commands need, by the room."""
-RESUMABLE = (["simulate"], ["compare"], ["compress"])
 
 app = typer.Typer(
     name="fedstill",
@@ -44,8 +44,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """End at once on Ctrl-C: workers end with this process, and everything finished is on disk."""
     console = Console(stderr=True, soft_wrap=True)
     console.show_cursor(True)
-    hint = "; continue with --resume --out <the run folder>" if sys.argv[1:2] in RESUMABLE else ""
-    console.print(f"fedstill: stopped{hint}", markup=False)
+    console.print(f"fedstill: stopped{hint()}", markup=False, highlight=False)
     sys.stdout.flush()
     os._exit(130)
 

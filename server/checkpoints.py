@@ -36,6 +36,10 @@ class Checkpoints:
         for old in self._finished()[:-2]:
             shutil.rmtree(old)
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._finished())
+
     def newest(self) -> dict[str, Any] | None:
         """Return the newest state, None when no round was finished.
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic
+from fedstill.resuming import resumable
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
 from simulations.commands import changes_of, check_all, default_folder, seed_list
@@ -150,6 +151,7 @@ def compare(
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
         _check(plan, key_folder)
+    resumable("compare", folder / PLAN)
     write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump(exclude_none=True)).encode())
     _run(plan, folder, replace(how, references=folder / REFERENCES), console)
 

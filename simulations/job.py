@@ -172,14 +172,16 @@ def federate(
         if between is not None and len(rows) < scenario.rounds:
             between(len(rows))
 
-    if plan.teacher is not None:
+    checkpoints = Checkpoints(setup.out / "checkpoints")
+    teaches = plan.teacher is not None and not len(checkpoints)
+    if teaches:
         progress.stage("initial teacher", 1)
     clock = clock_of(scenario, setup.out)
     size = size_of_votes(wire.active or scenario.devices, wire.per_round, task.classes)
     if clock is not None and clock.lets_answers_be_late and size > IN_MEMORY:
         progress.note(f"answers may be late: {size / 1e9:.1f} GB of memory for each round that still awaits some")
-    federation = Federation(plan, shelf, exchange, Checkpoints(setup.out / "checkpoints"), on_round, clock)
-    if plan.teacher is not None:
+    federation = Federation(plan, shelf, exchange, checkpoints, on_round, clock)
+    if teaches:
         progress.step(1)
     finished = federation.knowledge.round_number
     if between is not None:

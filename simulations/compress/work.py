@@ -12,6 +12,7 @@ from fedstill.errors import ConfigError
 from fedstill.files import drop_unfinished, write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
+from fedstill.resuming import resumable
 from fedstill.workers import default_workers
 from server.compress.figures import Figures, measure
 from server.compress.learn import Candidate, Material, learn
@@ -25,7 +26,7 @@ from simulations.compress.search import STATES, Evaluate, Search
 from simulations.how import Engine, How
 from simulations.launch import launch, prepare
 from simulations.progress import RunProgress
-from simulations.run_folder import Claim
+from simulations.run_folder import CONFIG, Claim
 from simulations.scenario import load_scenario
 
 
@@ -35,6 +36,7 @@ def run_first(device_class: str, scenario: str, data_dir: Path | None, folder: P
     loaded = load_scenario(scenario, changes)
     check_method(loaded, scenario)
     class_of(device_class, loaded)  # before the time that a run takes
+    resumable("simulate", folder / CONFIG)
     prepare(loaded, folder, keys)
     launch(folder, How(Engine.local, 0, default_workers(), keys=keys))
     return folder
@@ -56,6 +58,7 @@ def search_in(
     Raises:
         ConfigError: no student meets the budget.
     """
+    resumable("compress", out / PLAN)
     with Claim(out), RunProgress(console) as progress:
         for folder in (out, out / STATES):
             if folder.is_dir():

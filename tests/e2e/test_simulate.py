@@ -252,7 +252,8 @@ def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
     process = subprocess.Popen(
         [*COMMAND, "--out", str(out), *small_options, "--workers", "2"],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
         # A test run in the background of a script inherits an ignored SIGINT; a person at a terminal does not.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
@@ -262,12 +263,16 @@ def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
     os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.send_signal(sign)
-    assert process.wait(timeout=20) == (-signal.SIGKILL if sign == signal.SIGKILL else 130)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == (-signal.SIGKILL if sign == signal.SIGKILL else 130)
+    if sign == signal.SIGINT:
+        assert f"fedstill: stopped; continue with: fedstill simulate --resume --out {out}" in told
     assert not (out / "summary.json").exists()
     simulate_resumed = subprocess.run(
         [*COMMAND[:2], "--resume", "--out", str(out)], capture_output=True, text=True, timeout=300, check=False
     )
     assert simulate_resumed.returncode == 0, simulate_resumed.stderr
+    assert "initial teacher" not in simulate_resumed.stdout
     assert outcome(out) == outcome(reference)
 
 
