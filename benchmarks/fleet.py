@@ -7,8 +7,8 @@ ratios, ours over Flower's:
 * peak_memory: the maximum over time of the tree's PSS
 * first_round: wall time from the start of the process to the end of the first round
 
-Our side computes with `--workers` processes, one of them the server's own when it is one. Flower's side uses all cores,
-as it comes; `as_many_workers` has the same ratios over Flower with as many actors as our side has workers.
+Both sides use all cores, as they come. With `--workers` our side computes with so many processes, one of them the
+server's own when it is one; `as_many_workers` has the same ratios over Flower with as many actors.
 
 `gpu`, where torch finds one: both students with the cohort executor on the GPU, beside Flower's actors, which share the
 same one; devices per second of wall time, over all rounds but the first.
@@ -40,6 +40,7 @@ from fedstill.exchange import ServerExchange
 from fedstill.packet import Context, encode
 from fedstill.soft_labels import soft_labels
 from fedstill.stored import store_cache
+from fedstill.workers import default_workers
 from server.checkpoints import Checkpoints
 from simulations.run_folder import commit
 
@@ -243,7 +244,9 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", dest="changes", help=f"our configuration [default: {', '.join(OURS)}]"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that compute our devices [default: 1]")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="processes that compute our devices [default: the cores]"
+    )
     parser.add_argument("--only", choices=PARTS, action="append", help="[default: all; gpu where there is one]")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
