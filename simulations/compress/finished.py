@@ -133,9 +133,11 @@ def open_run(folder: Path) -> Finished:
         raise RunFolderError(f"{folder}: no run here ({CONFIG} is missing); `fedstill simulate` makes one")
     scenario = load_scenario(str(folder / CONFIG))
     check_method(scenario, str(folder))
-    stored = Checkpoints(folder / "checkpoints").newest() if read_summary(folder) is not None else None
-    if stored is None:
+    if read_summary(folder) is None:
         raise RunFolderError(f"{folder}: this run is not finished; continue it with simulate --resume")
+    stored = Checkpoints(folder / "checkpoints").newest()
+    if stored is None:
+        raise RunFolderError(f"{folder}: its checkpoints, which have the soft labels, are gone; run the scenario anew")
     try:
         cache = load_cache(stored)
         ids = cache.usable(scenario.rounds, scenario.exchange.duration)

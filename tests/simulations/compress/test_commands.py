@@ -158,6 +158,9 @@ def test_a_run_that_is_not_finished_or_damaged_is_refused(finished: Path, tmp_pa
     (folder / "checkpoints" / "round-00002" / "state.pt").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"state\.pt: damaged or missing"):
         open_run(folder)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(RunFolderError, match=r"its checkpoints, which have the soft labels, are gone"):
+        open_run(folder)
     (folder / SUMMARY).write_text("{")
     with pytest.raises(DataError, match=r"summary\.json: damaged"):
         open_run(folder)
