@@ -158,14 +158,15 @@ def unordered(
                     raise
             waiting.clear()
             for place, call in list(taken.items()):  # one of these did it: alone, it is found
-                yield place, _alone(work, call, workers, lost)
+                yield place, alone(work, call, workers, lost)
                 del taken[place]
     finally:
         for future in waiting:
             future.cancel()
 
 
-def _alone(work: Callable[..., R], call: tuple[Any, ...], workers: int, lost: Callable[..., R]) -> R:
+def alone(work: Callable[..., R], call: tuple[Any, ...], workers: int, lost: Callable[..., R]) -> R:
+    """Return `work(*call)`, computed while nothing else is; the arguments are those of `unordered`."""
     try:
         return _pool(workers).submit(work, *call).result()
     except BrokenProcessPool:

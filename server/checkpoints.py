@@ -36,9 +36,9 @@ class Checkpoints:
         for old in self._finished()[:-2]:
             shutil.rmtree(old)
 
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._finished())
+    def exist(self) -> bool:
+        """Return whether there is any."""
+        return bool(self._finished())
 
     def newest(self) -> dict[str, Any] | None:
         """Return the newest state, None when no round was finished.

@@ -10,13 +10,12 @@ import typer
 from rich.console import Console
 
 from fedstill.errors import ConfigError
-from fedstill.resuming import resumable
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
 from server.release.keys import open_keys
 from simulations.how import Engine, How
 from simulations.methods import OWN, load_method, methods
-from simulations.run_folder import CONFIG, SEEDS_PLAN, check_new, check_resumable
+from simulations.run_folder import CONFIG, SEEDS_PLAN, check_new, check_resumable, goes_on
 from simulations.scenario import Scenario, load_scenario
 from simulations.seeds import SeedsPlan, resumed
 from simulations.summary_file import read_summary
@@ -144,7 +143,7 @@ def simulate(
     how.begin()
     from simulations.launch import launch, prepare
 
-    resumable("simulate", folder / CONFIG)
+    goes_on("simulate", folder / CONFIG, key_folder)
     if loaded is not None:
         prepare(loaded, folder, key_folder, elsewhere=bool(ray_address))
     launch(folder, how)
@@ -218,7 +217,7 @@ def _several(plan: SeedsPlan, folder: Path, console: Console, how: How) -> None:
     """Run what is missing of several seeds, and combine their summaries."""
     from simulations.launch import launch_seeds
 
-    resumable("simulate", folder / SEEDS_PLAN)
+    goes_on("simulate", folder / SEEDS_PLAN, how.keys)
     plan.write(folder)
     print_seeds(launch_seeds(plan.load, plan.seeds, folder, how), console, folder)
 

@@ -12,13 +12,12 @@ from rich.console import Console
 from fedstill.config import Settings, parse, read_toml
 from fedstill.errors import ConfigError, RunFolderError
 from fedstill.files import write_atomic
-from fedstill.resuming import resumable
 from fedstill.workers import default_workers
 from server.release.home import default_folder as default_keys
 from simulations.commands import changes_of, check_all, default_folder, seed_list
 from simulations.how import Engine, How
 from simulations.methods import load_method, methods
-from simulations.run_folder import check_new
+from simulations.run_folder import check_new, goes_on
 from simulations.scenario import Scenario, load_scenario
 from simulations.summary_file import read_finished
 
@@ -151,7 +150,7 @@ def compare(
         folder = (out or default_folder(f"compare-{load_scenario(place).name}")).resolve()
         check_new(folder)
         _check(plan, key_folder)
-    resumable("compare", folder / PLAN)
+    goes_on("compare", folder / PLAN, key_folder)
     write_atomic(folder / PLAN, tomli_w.dumps(plan.model_dump(exclude_none=True)).encode())
     _run(plan, folder, replace(how, references=folder / REFERENCES), console)
 

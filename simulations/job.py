@@ -173,7 +173,7 @@ def federate(
             between(len(rows))
 
     checkpoints = Checkpoints(setup.out / "checkpoints")
-    teaches = plan.teacher is not None and not len(checkpoints)
+    teaches = plan.teacher is not None and not checkpoints.exist()
     if teaches:
         progress.stage("initial teacher", 1)
     clock = clock_of(scenario, setup.out)

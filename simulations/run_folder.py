@@ -9,6 +9,8 @@ from typing import IO
 
 from fedstill.errors import RunFolderError
 from fedstill.files import write_atomic
+from fedstill.resuming import resumable
+from server.release.home import default_folder
 
 CONFIG, SUMMARY, ROUNDS, REPORT = "config.toml", "summary.json", "rounds.jsonl", "report.html"
 SEEDS_PLAN = "seeds.toml"
@@ -41,6 +43,18 @@ class Claim:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def goes_on(command: str, marker: Path, keys: Path, then: str = "") -> None:
+    """Note how a command goes on if it is stopped, with the keys where they are not the installation's own.
+
+    Args:
+        command: of `fedstill`.
+        marker: the file that says that its folder can be resumed.
+        keys: folder of the keys that sign.
+        then: what is left to do when that has ended.
+    """
+    resumable(command, marker, () if keys == default_folder().resolve() else ("--keys", str(keys)), then)
 
 
 def check_new(out: Path) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from client.executors.interface import Fleet, attempt, killed, nobody
 from fedstill.rounds import DeviceAnswer
-from fedstill.workers import AHEAD, unordered
+from fedstill.workers import AHEAD, alone, unordered
 
-CALL_SECONDS = 0.05  # of one call: a hundred times what a call costs, and short enough that workers end together
+CALL_SECONDS = 0.05  # of one call: fifty times what a call costs, and short enough that workers end together
 MOST = 16  # devices of one call
 
 Asked = tuple[int, bytes]
@@ -51,12 +51,11 @@ class Processes:
             yield part
 
     def _killed(self, fleet: Fleet, asked: Sequence[Asked]) -> tuple[float, list[tuple[int, DeviceAnswer]]]:
-        """Return the answers of devices whose worker gets killed: one by one, as only one of them does it."""
-        if len(asked) == 1:
-            return self._seconds, [(asked[0][0], killed(fleet, *asked[0]))]
-        calls = [(fleet, [one]) for one in asked]
-        found = [pair for _, (_, pairs) in unordered(attempts, calls, self._workers, self._killed) for pair in pairs]
-        return self._seconds * len(found), found
+        """Return the answers of devices whose worker gets killed: one after the other, to find who does it."""
+        answers = [(asked[0][0], killed(fleet, *asked[0]))]
+        if len(asked) > 1:
+            answers = [alone(attempts, (fleet, [one]), self._workers, self._killed)[1][0] for one in asked]
+        return self._seconds * len(answers), answers
 
 
 def attempts(fleet: Fleet, asked: Sequence[Asked]) -> tuple[float, list[tuple[int, DeviceAnswer]]]:

@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -109,7 +110,8 @@ class Exported:
             latency_scale: how many times this machine's latency the class's devices take.
 
         Raises:
-            ExportError: the format does nothing for this student, or the runtime does not run it.
+            ExportError: the format does nothing for this student, the runtime does not run it, or what it says are
+                no numbers.
         """
         task, material = self._task, self._material
         images, labels = material.validation
@@ -121,6 +123,8 @@ class Exported:
         else:
             memory = _peak_rss(self._target, material, task)
         predicted = logits(content, task, images)
+        if not np.isfinite(predicted).all():
+            raise ExportError("its predictions are no numbers: its training went astray")
         return Figures(
             accuracy=float((predicted.argmax(axis=1) == labels.argmax(axis=1)).mean()),
             cross_entropy=float(F.cross_entropy(torch.from_numpy(predicted), torch.from_numpy(labels))),

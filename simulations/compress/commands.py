@@ -111,7 +111,7 @@ def _print(found: dict[str, Any], out: Path, console: Console) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     table.add_column("student", overflow="fold")
     table.add_column("format", no_wrap=True)
-    for name in ("pruned", "valid.\n%", "test\n%", "size", "memory", "latency\nms"):
+    for name in ("pruned", "valid.\n%", "cross-\nentr.", "test\n%", "size", "memory", "latency\nms"):
         table.add_column(name, justify="right", no_wrap=True)
     chosen, hand_made, rows = found["chosen"], found["hand_made"], found["front"]
     if hand_made is not None and all(row["trial"] != hand_made["trial"] for row in rows):
@@ -125,6 +125,7 @@ def _print(found: dict[str, Any], out: Path, console: Console) -> None:
             row["format"],
             f"{100 * row['sparsity']:.0f}%" if row["sparsity"] else "",
             percent(row["accuracy"]),
+            f"{row['cross_entropy']:.3f}",
             test,
             size(row["bytes"]),
             size(row["memory_bytes"]),

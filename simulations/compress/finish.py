@@ -47,9 +47,8 @@ def finish(
         failed: why the others could not be measured.
         keys: that sign the student.
     """
-    judged = len(run.material(plan.steps).validation[1])
     front = pareto(held)
-    best = choose(held, judged)
+    best = choose(held, run.judged)
     released = _release(out, plan, run, best, keys)
     chosen = {**_row(best), "test_accuracy": released.accuracy_int8, "released_bytes": released.onnx_bytes}
     hand_made = next((one for one in tried if one.hand_made), None)
@@ -69,7 +68,7 @@ def finish(
         "trials": len(tried),
         "within_budget": len(held),
         "failed": list(failed),
-        "validation": {"samples": judged, "labelled": len(run.guard[1])},
+        "validation": {"samples": run.judged, "labelled": len(run.guard[1])},
         "latency_from": plan.latency.source,
         "latency_scale": plan.latency.scale,
         "rule": RULE,

@@ -62,10 +62,15 @@ class Finished:
         wanted = self.scenario.students.temperature
         return wanted.start if wanted.schedule == "constant" else wanted.end
 
+    @property
+    def judged(self) -> int:
+        """Validation samples: those of the guard, and proxy samples where these are few."""
+        labelled = len(self.shelf.guard.labels)
+        return labelled + min(max(0, VALIDATION - labelled), len(self.ids) // HELD_OUT)
+
     def material(self, steps: int) -> Material:
         """Return what candidates learn from and are judged on: guard samples, and proxy samples held out from them."""
-        wanted = max(0, VALIDATION - len(self.guard[1]))
-        count = min(wanted, len(self.ids) // HELD_OUT)
+        count = self.judged - len(self.shelf.guard.labels)
         order = stream(self.scenario.seed, "validation").permutation(len(self.ids))
         held, kept = np.sort(order[:count]), np.sort(order[count:])
         whole = self.everything(steps)

@@ -7,7 +7,7 @@ seeded by how many were finished before it: what a resumed search tries depends 
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ FAILURE, HAND_MADE = "failure", "hand_made"  # what a trial notes
 MINIMIZE = StudyDirection.MINIMIZE
 # Of few samples the share of right answers tells students apart only roughly, what they say of each tells more.
 DIRECTIONS = {"cross_entropy": MINIMIZE, "bytes": MINIMIZE, "memory_bytes": MINIMIZE, "latency_ms": MINIMIZE}
+FIGURES = {field.name for field in fields(Figures)}
 RANDOM = 10  # trials before the sampler learns from them
 
 Evaluate = Callable[[Candidate], tuple[Shape, State, Figures]]
@@ -94,6 +95,11 @@ class Search:
         except Exception as error:  # SQLAlchemy and alembic raise what a damaged file leads to
             told = f"{out / DATABASE}: no search can be read here: {error}".splitlines()[0]
             raise ConfigError(f"{told}; begin another in another folder") from error
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if self._study.directions != [*DIRECTIONS.values()] or any(set(_told(one)) != FIGURES for one in complete):
+            raise ConfigError(
+                f"{out}: another version of Fedstill searched here, by other figures; begin another in another folder"
+            )
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             # Its process was killed. The next trial tries the same: it is drawn from the same seed and the same past.
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -146,10 +152,9 @@ class Search:
 
 def _tried(trial: FrozenTrial) -> Tried:
     attributes = trial.user_attrs
-    try:
-        figures = Figures(**attributes["figures"])
-    except TypeError as error:
-        raise ConfigError(
-            "this search measured other figures than this version of Fedstill; begin another in another folder"
-        ) from error
-    return Tried(trial.number, attributes["student"], trial.params, figures, HAND_MADE in attributes)
+    return Tried(trial.number, attributes["student"], trial.params, Figures(**_told(trial)), HAND_MADE in attributes)
+
+
+def _told(trial: FrozenTrial) -> dict[str, Any]:
+    figures: dict[str, Any] = trial.user_attrs["figures"]
+    return figures

@@ -1,6 +1,7 @@
 """The work of the `compress` command: a run to begin with, the trials that are missing, what came of all of them."""
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,10 @@ from typing import Any
 import tomli_w
 from rich.console import Console
 
-from fedstill.errors import ConfigError
+from fedstill.errors import ConfigError, DataError
 from fedstill.files import drop_unfinished, write_atomic
 from fedstill.learning import State
 from fedstill.models.shapes import Shape
-from fedstill.resuming import resumable
 from fedstill.workers import default_workers
 from server.compress.figures import Figures, measure
 from server.compress.learn import Candidate, Material, learn
@@ -26,7 +26,7 @@ from simulations.compress.search import STATES, Evaluate, Search
 from simulations.how import Engine, How
 from simulations.launch import launch, prepare
 from simulations.progress import RunProgress
-from simulations.run_folder import CONFIG, Claim
+from simulations.run_folder import CONFIG, Claim, goes_on
 from simulations.scenario import load_scenario
 
 
@@ -36,7 +36,7 @@ def run_first(device_class: str, scenario: str, data_dir: Path | None, folder: P
     loaded = load_scenario(scenario, changes)
     check_method(loaded, scenario)
     class_of(device_class, loaded)  # before the time that a run takes
-    resumable("simulate", folder / CONFIG)
+    goes_on("simulate", folder / CONFIG, keys, f"fedstill compress {shlex.join([device_class, '--run', str(folder)])}")
     prepare(loaded, folder, keys)
     launch(folder, How(Engine.local, 0, default_workers(), keys=keys))
     return folder
@@ -57,8 +57,9 @@ def search_in(
 
     Raises:
         ConfigError: no student meets the budget.
+        DataError: what came out before is damaged.
     """
-    resumable("compress", out / PLAN)
+    goes_on("compress", out / PLAN, keys)
     with Claim(out), RunProgress(console) as progress:
         for folder in (out, out / STATES):
             if folder.is_dir():
@@ -81,7 +82,10 @@ def search_in(
             progress.stage("release", 1)
             finish(out, plan, run, measured, held, failures, open_keys(keys))
             progress.step(1)
-    found: dict[str, Any] = json.loads((out / JSON).read_text())
+    try:
+        found: dict[str, Any] = json.loads((out / JSON).read_text())
+    except ValueError as error:
+        raise DataError(f"{out / JSON}: damaged: {error}; remove it, and compress --resume writes it anew") from error
     return found
 
 

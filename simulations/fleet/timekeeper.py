@@ -29,7 +29,7 @@ from simulations.fleet.clock import (
     trip,
 )
 from simulations.fleet.course import Course, Fleet, row_of
-from simulations.fleet.gathering import gathered
+from simulations.fleet.gathering import CHANGES, gathered
 
 WORK = ("steps", "samples")
 PATIENCE_DAYS = 30
@@ -238,9 +238,10 @@ class Timekeeper:
         begun, looked = gathered(presences, free, needed - awaited, self.now, until)
         if begun is None:
             days = (looked - self.now) / (DAY_HOURS * HOUR)
+            often = f", in which devices came and went {CHANGES:,} times" if looked < until else ""
             raise QuorumError(
                 f"round {round_number}: there are never {needed} devices at the same time within"
-                f" {days:.2g} days of virtual time; change the fleet or exchange.quorum"
+                f" {days:.2g} days of virtual time{often}; change the fleet or exchange.quorum"
             )
         return begun
 

@@ -23,3 +23,5 @@ def test_the_hint_is_a_command_for_a_shell(tmp_path: Path) -> None:
     (out / "config.toml").touch()
     resumable("simulate", out / "config.toml")
     assert hint() == f"; continue with: fedstill simulate --resume --out '{out}'"
+    resumable("simulate", out / "config.toml", ["--keys", "my keys"], then="fedstill compress mcu")
+    assert hint().endswith(f"--out '{out}' --keys 'my keys', then: fedstill compress mcu")

@@ -23,6 +23,13 @@ def test_a_student_whose_training_went_astray_is_no_candidate(material: Material
     assert not any(tmp_path.iterdir())
 
 
+def test_a_student_whose_predictions_are_no_numbers_is_no_candidate(material: Material, tmp_path: Path) -> None:
+    state = {name: value * 1e20 for name, value in initial(material.task, str(SHAPE), seed=0).items()}
+    exported = Exported(tmp_path, SHAPE, state, material)
+    with pytest.raises(ExportError, match="predictions are no numbers"):
+        exported.figures("float32", Budget(ram="activations"))
+
+
 def test_what_is_missed_is_told_in_whole_bytes_however_many() -> None:
     figures = Figures(0.9, 0.3, 1200, memory_bytes=89_000_000, latency_ms=12.5, parameters=1, flops=1.0)
     told = misses(figures, Budget(ram_bytes=50_000_000, ram="process", latency_ms=10))

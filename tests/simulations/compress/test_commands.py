@@ -24,6 +24,11 @@ from simulations.run_folder import SUMMARY
 from simulations.scenario import dump
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def test_a_search_leaves_a_front_a_picture_and_a_signed_student(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

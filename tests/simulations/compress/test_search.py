@@ -4,8 +4,10 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
+from optuna.study import StudyDirection
 
 from fedstill.device_classes import Budget
 from fedstill.errors import ConfigError, ExportError
@@ -118,3 +120,22 @@ def test_a_damaged_search_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no search can be read here") as told:
         Search(tmp_path, SPACE, BUDGET, seed=0)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("first", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
+def test_a_search_that_measured_other_figures_is_refused_before_it_goes_on(
+    first: StudyDirection, tmp_path: Path
+) -> None:
+    study = optuna.create_study(
+        storage=f"sqlite:///{tmp_path / DATABASE}",
+        study_name="compress",
+        directions=[first, *[StudyDirection.MINIMIZE] * 3],
+    )
+    trial = study.ask()
+    trial.set_user_attr("figures", {"accuracy": 0.9, "bytes": 1})
+    study.tell(trial, [0.9, 1, 1, 1])
+    with pytest.raises(
+        ConfigError, match=r"another version of Fedstill searched here.* begin another in another folder"
+    ):
+        run(tmp_path, TRIALS)
+    assert len(study.get_trials()) == 1

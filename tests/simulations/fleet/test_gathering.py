@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import pytest
@@ -37,6 +38,18 @@ def test_the_first_time_at_which_enough_are_there_is_found(devices: list[list[Wi
 def test_a_wait_ends_after_so_many_comings_and_goings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "CHANGES", 10)
     endless = ((float(time), time + 0.5) for time in range(10**9))
-    found, looked = gathered({0: Presence(endless)}, {0: 0.0}, 2, 0, 10**9)
+    presences = {0: Presence(endless), 1: Presence(iter([(1e4, 1e5)]))}
+    often = {0: Presence((float(time), time + 0.5) for time in range(10**9))}
+    never = {1: Presence((time + 0.6, time + 0.9) for time in range(10**9))}
+    found, looked = gathered(often | never, {0: 0.0, 1: 0.0}, 2, 0, 10**9)
     assert found is None
-    assert looked == pytest.approx(5)
+    assert 2 < looked < 10
+    assert gathered(presences, {0: 0.0, 1: 0.0}, 2, 0, 10**9)[0] == 1e4, "what comes and goes before is passed over"
+
+
+def test_a_wait_for_more_devices_than_there_are_ends_at_once() -> None:
+    always = Presence(iter([(0.0, math.inf)]))
+    assert gathered({0: always}, {0: 0.0}, 2, 0, 100) == (None, 100)
+    assert gathered({}, {}, 1, 0, 100) == (None, 100)
+    left = Presence(iter([(0.0, 3.0)]))
+    assert gathered({0: always, 1: left}, {0: 0.0, 1: 5.0}, 2, 0, 100) == (None, 100)
