@@ -24,7 +24,7 @@ from fedstill.codecs import codec
 from fedstill.delta import Base
 from fedstill.errors import ConfigError
 from fedstill.packet import Context, encode
-from fedstill.soft_labels import Floats, soft_labels
+from fedstill.soft_labels import Floats, one_hot, soft_labels
 from simulations.sources import load_digits
 
 CLASSES = 10
@@ -79,7 +79,7 @@ def two_rounds(samples: int, seed: int = 0) -> tuple[Floats, Floats]:
     asked = rng.integers(len(features), size=samples)
     shown = features[asked] + rng.normal(0, 0.05, (samples, features.shape[1])).astype(np.float32)
     weights = np.zeros((features.shape[1], CLASSES), dtype=np.float32)
-    wanted = np.eye(CLASSES, dtype=np.float32)[arrays.train_labels[own]]
+    wanted = one_hot(arrays.train_labels[own], CLASSES)
     rounds = []
     for epoch in range(1, 42):
         for batch in np.array_split(rng.permutation(len(own)), 10):

@@ -42,13 +42,15 @@ class Processes:
                 told()
         return dict(sorted(answers.items()))
 
-    def _parts(self, left: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+    def _parts(self, asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
         """Yield the devices of each call, fewer towards the end, so that all workers have some."""
-        while left:
-            most = 1 if self._workers == 1 else min(MOST, len(left) // (AHEAD * self._workers))
-            size = max(1, min(most, int(CALL_SECONDS / self._seconds)))
-            part, left = left[:size], left[size:]
-            yield part
+        begin = 0
+        while begin < len(asked):
+            left = len(asked) - begin
+            most = 1 if self._workers == 1 else min(MOST, left // (AHEAD * self._workers))
+            end = begin + max(1, min(most, int(CALL_SECONDS / self._seconds)))
+            yield asked[begin:end]
+            begin = end
 
     def _killed(self, fleet: Fleet, asked: Sequence[Asked]) -> tuple[float, list[tuple[int, DeviceAnswer]]]:
         """Return the answers of devices whose worker gets killed: one after the other, to find who does it."""

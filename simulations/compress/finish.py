@@ -68,7 +68,7 @@ def finish(
         "trials": len(tried),
         "within_budget": len(held),
         "failed": list(failed),
-        "validation": {"samples": run.judged, "labelled": len(run.guard[1])},
+        "validation": {"samples": run.judged, "labelled": run.labelled},
         "latency_from": plan.latency.source,
         "latency_scale": plan.latency.scale,
         "rule": RULE,
@@ -96,7 +96,8 @@ def _taught(out: Path, plan: CompressPlan, run: Finished, one: Tried) -> tuple[S
 def _on_test(out: Path, plan: CompressPlan, run: Finished, one: Tried) -> dict[str, Any]:
     """Return what the hand-made student, in its format, is worth on the test set, taught like the chosen one."""
     shape, state = _taught(out, plan, run, one)
-    material = replace(run.everything(plan.steps), validation=(run.test[0], one_hot(run.test[1], run.task.classes)))
+    images, labels = run.test
+    material = replace(run.everything(plan.steps), validation=(images, one_hot(labels, run.task.classes)))
     found = measure(shape, state, one.parameters["format"], material, plan.budget, plan.latency.scale)
     return {"test_accuracy": found.accuracy, "released_bytes": found.bytes}
 

@@ -63,19 +63,24 @@ class Finished:
         return wanted.start if wanted.schedule == "constant" else wanted.end
 
     @property
+    def labelled(self) -> int:
+        """Validation samples with a true label: those of the guard."""
+        return len(self.shelf.guard.labels)
+
+    @property
     def judged(self) -> int:
         """Validation samples: those of the guard, and proxy samples where these are few."""
-        labelled = len(self.shelf.guard.labels)
-        return labelled + min(max(0, VALIDATION - labelled), len(self.ids) // HELD_OUT)
+        return self.labelled + min(max(0, VALIDATION - self.labelled), len(self.ids) // HELD_OUT)
 
     def material(self, steps: int) -> Material:
         """Return what candidates learn from and are judged on: guard samples, and proxy samples held out from them."""
-        count = self.judged - len(self.shelf.guard.labels)
+        count = self.judged - self.labelled
         order = stream(self.scenario.seed, "validation").permutation(len(self.ids))
         held, kept = np.sort(order[:count]), np.sort(order[count:])
         whole = self.everything(steps)
-        images = np.concatenate([self.guard[0], whole.images[held]])
-        labels = np.concatenate([self.guard[1], self.labels[held]])
+        guard, guard_labels = whole.validation
+        images = np.concatenate([guard, whole.images[held]])
+        labels = np.concatenate([guard_labels, self.labels[held]])
         if not len(labels):
             raise DataError(f"{self.folder}: too few labelled samples to judge students on")
         return replace(whole, images=whole.images[kept], labels=self.labels[kept], validation=(images, labels))
